@@ -1,0 +1,186 @@
+"""Every setting, typed and validated: defaults < a TOML file < environment (`MARQUEE_<SECTION>__<NAME>`).
+
+The TOML file is `marquee.toml` in the checkout's root, or the path in `MARQUEE_SETTINGS`. An unknown key is an error that
+suggests the nearest known one, because a setting that is silently ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_exchange_center.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "MARQUEE_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(Section):
+    dataset: str = Field(
+        "ml-100k", description="a built-in dataset's name, or the path of a YAML that maps one's own log"
+    )
+    source: str = Field(
+        "", description="a local copy of the raw data: a folder or an archive in the publisher's layout"
+    )
+    store: str = Field(str(ROOT / "data_exchange_center" / "store"), description="where all artifacts lie")
+    positive_above: float = Field(3.0, description="a rating strictly above this is a positive label")
+    synthetic_users: int = Field(1200, ge=20)
+    synthetic_items: int = Field(1500, ge=20)
+    synthetic_events: int = Field(90_000, ge=400)
+
+
+class SplitSettings(Section):
+    protocol: Literal["per_user", "global_time"] = "per_user"
+    online_events: int = Field(10, ge=0, description="the last events of each user that play the online traffic")
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="of a user's remaining events, rounded up")
+    holdout: Literal["online", "none"] = Field("online", description="what the release must not have seen")
+
+
+class FeatureSettings(Section):
+    spec: str = Field(
+        "movielens", description="name of a feature spec in data_exchange_center/feature_specs, or a path"
+    )
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    history_length: int = Field(50, ge=1, le=500)
+    clock: Literal["wall", "user_last"] = Field(
+        "user_last",
+        description="what `now` is when a request brings none: wall for a live log, user_last for an archive",
+    )
+
+
+class RecallSettings(Section):
+    dimension: int = Field(64, ge=2, le=512, description="size of the FM's embeddings")
+    candidates: int = Field(300, ge=10, le=2000, description="items asked of each channel")
+    neighbours: int = Field(512, ge=10, description="kept per item in the item-to-item similarity")
+    exact_items: int = Field(8000, ge=10, description="largest catalog for which the item-to-item solve is exact")
+
+
+class RankSettings(Section):
+    model: str = Field("deepfm", description="name in offline/models/registry.py")
+    preset: str = Field("default", description="a named variant of that model")
+    epochs: int = Field(12, ge=1, description="upper limit; the validation slice picks the epoch")
+    batch_size: int = Field(2048, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    embedding_weight_decay: float = Field(1e-3, ge=0)
+    towers: int = Field(1, ge=1, le=8, description="networks whose logits are averaged")
+    threads: int = Field(2, ge=1)
+
+
+class StoreSettings(Section):
+    user_store: str = Field("embedded://", description="embedded:// or redis://, rediss://, unix://")
+    item_index: str = Field("embedded://", description="embedded:// or http(s)://")
+    feature_store: str = Field("embedded://", description="embedded:// or redis://")
+    scorer: str = Field("embedded://", description="embedded:// or grpc://, grpcs://")
+    keep_releases: int = Field(3, ge=1)
+
+
+class ServeSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(5000, ge=0, le=65535)
+    workers: int = Field(2, ge=1)
+    threads: int = Field(4, ge=1)
+    prerank_size: int = Field(300, ge=1, le=2000, description="candidates that are scored")
+    budget_ms: float = Field(1000.0, gt=0, description="time budget of one request")
+    release_poll_ms: float = Field(200.0, gt=0, description="how old a worker's copy of the release pointer may be")
+    max_body_bytes: int = Field(1_048_576, ge=1024)
+    admin_token: str = Field("", description="bearer token of /admin; admin routes are off when empty", repr=False)
+    log_answers: bool = Field(True, description="keep each answered list under its request_id")
+
+
+class Settings(Section):
+    """All settings. `seed` and the sections; see each section's fields."""
+
+    seed: int = Field(0, ge=0)
+    data: DataSettings = DataSettings()
+    split: SplitSettings = SplitSettings()
+    features: FeatureSettings = FeatureSettings()
+    recall: RecallSettings = RecallSettings()
+    rank: RankSettings = RankSettings()
+    stores: StoreSettings = StoreSettings()
+    serve: ServeSettings = ServeSettings()
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's name as used in paths and release ids: the YAML's stem for one's own log."""
+        return Path(self.data.dataset).stem if self.data.dataset.endswith((".yaml", ".yml")) else self.data.dataset
+
+    @property
+    def scene(self) -> str:
+        """The scene a release of these settings belongs to; each scene has a live pointer of its own."""
+        return Path(self.features.spec).stem
+
+    def with_values(self, **values: Any) -> Settings:
+        """A copy with dotted settings replaced, e.g. `with_values(**{"data.dataset": "synthetic", "seed": 1})`."""
+        tree = self.model_dump()
+        for dotted, value in values.items():
+            node = tree
+            *sections, name = dotted.split(".")
+            for section in sections:
+                node = node[section]
+            node[name] = value
+        return _validated(tree, "with_values")
+
+
+def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[str, str] | None = None) -> Settings:
+    """Reads settings from defaults, the TOML file and the environment, later ones winning.
+
+    Args:
+        path: the TOML file; by default `MARQUEE_SETTINGS`, else `marquee.toml` in the root when it exists.
+        environment: by default `os.environ`.
+
+    Raises:
+        SettingsError: a file that is missing or not TOML, an unknown key, or a value of the wrong type or range.
+    """
+    environment = dict(os.environ) if environment is None else environment
+    tree: dict[str, Any] = {}
+    explicit = path or environment.get(PREFIX + "SETTINGS")
+    file = Path(explicit) if explicit else ROOT / "marquee.toml"
+    if file.exists():
+        try:
+            tree = tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{file}: not valid TOML: {error}") from error
+    elif explicit:
+        raise SettingsError(f"{file}: no such settings file; unset MARQUEE_SETTINGS or point it to a TOML file")
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and ("__" in variable or variable == PREFIX + "SEED"):
+            section, _, name = variable[len(PREFIX) :].lower().partition("__")
+            if not name:
+                tree[section] = value
+            else:
+                tree.setdefault(section, {})[name] = value
+    return _validated(tree, str(file))
+
+
+def _validated(tree: dict[str, Any], origin: str) -> Settings:
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place, _known_names(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SettingsError(
+                f"unknown setting {place!r} (from {origin} or MARQUEE_* variables){hint}", field=place
+            ) from error
+        raise SettingsError(f"setting {place!r}: {first['msg']}, got {first['input']!r}", field=place) from error
+
+
+@cache
+def _known_names() -> list[str]:
+    names = list(Settings.model_fields)
+    for section, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            names += [f"{section}.{name}" for name in field.annotation.model_fields]
+    return names

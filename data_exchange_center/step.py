@@ -1,0 +1,100 @@
+"""What every step script shares: the command line, the summary on stderr and the JSON object that ends stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from data_exchange_center.errors import MarqueeError
+from data_exchange_center.settings import Settings, load_settings
+
+log = logging.getLogger("marquee")
+
+# command-line option -> the setting it stands for
+COMMON_OPTIONS = {
+    "dataset": "data.dataset",
+    "data": "data.source",
+    "store": "data.store",
+    "seed": "seed",
+    "protocol": "split.protocol",
+    "holdout": "split.holdout",
+}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that every step takes; a step adds its own."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--settings", help="TOML file of settings (default: marquee.toml in the root, when there)")
+    made.add_argument(
+        "--dataset", help="ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, or a YAML of one's own"
+    )
+    made.add_argument("--data", help="a local copy: folder or archive in the publisher's layout")
+    made.add_argument("--store", help="folder for all artifacts")
+    made.add_argument("--seed", type=int, help="seed of every random choice")
+    made.add_argument("--protocol", choices=["per_user", "global_time"], help="how rows are split")
+    made.add_argument("--holdout", choices=["online", "none"], help="what a release must not have seen")
+    made.add_argument("--quiet", action="store_true", help="no progress bars and summaries")
+    return made
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """Settings with the common options applied over file and environment."""
+    chosen = {
+        dotted: getattr(arguments, option)
+        for option, dotted in COMMON_OPTIONS.items()
+        if getattr(arguments, option, None) is not None
+    }
+    if arguments.quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    return load_settings(arguments.settings).with_values(**chosen)
+
+
+def run_step(
+    name: str,
+    arguments: argparse.ArgumentParser,
+    step: Callable[[Settings, argparse.Namespace], Mapping[str, Any]],
+    argv: list[str] | None = None,
+) -> None:
+    """Runs one step as a program and exits: 0 when it ended well, 1 when its result says `ok: false`, 2 on a known error.
+
+    Args:
+        name: shown in the summary and the JSON.
+        arguments: made by `parser`, with the step's own options added.
+        step: gets the settings and the parsed arguments, returns what it read, wrote and measured (JSON values).
+        argv: the command line; by default `sys.argv[1:]`.
+    """
+    parsed = arguments.parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING if parsed.quiet else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    for noisy in ("elastic_transport", "httpx", "feast", "onnxscript", "onnx_ir", "torch", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    started = time.perf_counter()
+    try:
+        result = dict(step(settings_from(parsed), parsed))
+    except MarqueeError as error:
+        print(f"{name}: {error.message}", file=sys.stderr)
+        print(
+            json.dumps(
+                {
+                    "step": name,
+                    "ok": False,
+                    "error": {"code": error.code, "message": error.message, "field": error.field},
+                }
+            )
+        )
+        raise SystemExit(2) from error
+    result = {"step": name, "ok": True, **result, "seconds": round(time.perf_counter() - started, 3)}
+    for key, value in result.items():
+        log.info("  %-24s %s", key, value)
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+    raise SystemExit(0 if result["ok"] else 1)

@@ -1,0 +1,1 @@
+"""Raw log -> a release. Needs no server."""

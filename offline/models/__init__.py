@@ -1,0 +1,1 @@
+"""Ranking networks: one file per architecture, one registry, shared layers."""

@@ -1,0 +1,1 @@
+"""Splits and point-in-time features."""

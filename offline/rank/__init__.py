@@ -1,0 +1,1 @@
+"""Feature encoding, training, evaluation and export of the ranker."""

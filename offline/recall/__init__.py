@@ -1,0 +1,1 @@
+"""Recall channels and their evaluation."""

@@ -1,0 +1,1 @@
+"""Features to the feature store, the model to the scorer, and the checks over both."""

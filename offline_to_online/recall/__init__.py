@@ -1,0 +1,1 @@
+"""Users to the user store, items to the item index."""

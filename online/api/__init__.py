@@ -1,0 +1,1 @@
+"""HTTP: schemas, blueprints and errors."""

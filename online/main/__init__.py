@@ -1,0 +1,1 @@
+"""The server and a client for it."""

@@ -1,0 +1,1 @@
+"""Recall, filter, features, score, re-rank: pure logic over the ports."""

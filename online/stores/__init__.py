@@ -1,0 +1,1 @@
+"""The ports and one adapter per backend."""

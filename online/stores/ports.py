@@ -1,0 +1,307 @@
+"""The ports: what the online chain asks of its stores. One adapter per backend; one contract suite per port.
+
+Shared rules. A *release* id is part of every key, so that several releases lie side by side and a request never mixes two.
+Every read takes `timeout` in seconds (the rest of the request's budget) and raises `StoreUnavailable` when the store is
+gone or too slow, `StoreError` when it answers outside of its contract. Absent things are None or masked, never an exception.
+Ids are int or str as the log declares them. Adapters are safe to use from several threads and are created after fork.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_exchange_center.release import Release
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class UserProfile:
+    """What recall knows of a user in one release.
+
+    Attributes:
+        segment: popularity segment; "" is the global one.
+        last_timestamp: of the last event known to the release, unix seconds.
+        terms, term_weights: preferred terms, best first; weights float32 [T].
+        vector: float32 [D], the user's side of the vector channel; empty when the user has none.
+        history: int32 [H], item rows of every interaction in the release's known rows, oldest first.
+        history_labels: int8 [H]. history_timestamps: int64 [H].
+    """
+
+    user_id: Id
+    segment: str
+    last_timestamp: int
+    terms: tuple[str, ...]
+    term_weights: np.ndarray
+    vector: np.ndarray
+    history: np.ndarray
+    history_labels: np.ndarray
+    history_timestamps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing a user did after the release was made; `event_id` makes it count once."""
+
+    event_id: str
+    user_id: Id
+    item_id: Id
+    event: str  # impression, click, like, dislike, rating
+    value: float | None
+    timestamp: int
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class UserRead:
+    """One round trip's answer.
+
+    Attributes:
+        live: the scene's live release as the pointer says at this moment, None when nothing was ever published.
+        profile: of the release that was asked for; None when that release does not know the user.
+        interacted: ids of items the user interacted with (events other than impressions) since, any release.
+        last_event: timestamp of the newest of those events, 0 when none.
+        blocked: ids of items taken out of every answer.
+    """
+
+    live: str | None
+    profile: UserProfile | None
+    interacted: frozenset[Id] = frozenset()
+    last_event: int = 0
+    blocked: frozenset[Id] = frozenset()
+
+
+class UserStore(ABC):
+    """Users of each release, the release pointer, and events."""
+
+    @abstractmethod
+    def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
+        """Pointer, profile, events and blocked items of one user, in one round trip."""
+
+    @abstractmethod
+    def write(self, scene: str, release: str, profiles: Iterable[UserProfile]) -> int:
+        """Stores profiles of a release (idempotent, pipelined); returns how many."""
+
+    @abstractmethod
+    def count(self, scene: str, release: str) -> int:
+        """How many profiles a release holds."""
+
+    @abstractmethod
+    def drop(self, scene: str, release: str) -> None:
+        """Removes a release's profiles; a release that is not there is no error."""
+
+    @abstractmethod
+    def live(self, scene: str, timeout: float) -> str | None:
+        """The scene's live release."""
+
+    @abstractmethod
+    def history(self, scene: str) -> list[str]:
+        """Releases that were live, oldest first, the live one last."""
+
+    @abstractmethod
+    def flip(self, scene: str, release: str, expected: str | None) -> None:
+        """Makes `release` live in one atomic step, if `expected` still is.
+
+        Raises:
+            LockHeld: another publisher flipped in between; the message names what is live now.
+        """
+
+    @abstractmethod
+    def append_events(self, scene: str, events: Sequence[Event], timeout: float) -> int:
+        """Stores events durably before it returns (synced to disk, each `event_id` once); returns how many were new.
+
+        Raises:
+            StoreUnavailable: nothing is known to be stored; the caller may send all of them again.
+        """
+
+    @abstractmethod
+    def log_answer(self, scene: str, request_id: str, answer: Mapping[str, Any], timeout: float) -> None:
+        """Keeps an answered list (`user_id`, `release`, `timestamp`, `items`, `scores`) under its request id for a day."""
+
+    @abstractmethod
+    def answer(self, scene: str, request_id: str, timeout: float) -> dict[str, Any] | None:
+        """What `log_answer` kept."""
+
+    @abstractmethod
+    def ping(self, timeout: float) -> None:
+        """Raises StoreUnavailable when the store does not answer."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Conditions that every hit meets: any of the terms, a year range (inclusive)."""
+
+    terms: tuple[str, ...] = ()
+    year_from: int | None = None
+    year_to: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not self.terms and self.year_from is None and self.year_to is None
+
+
+@dataclass(frozen=True)
+class VectorQuery:
+    """The k items of largest inner product with `vector` (float32 [D]); hits score the inner product."""
+
+    vector: np.ndarray
+    k: int
+    channel: str = "vector"
+
+
+@dataclass(frozen=True)
+class TermQuery:
+    """The k items of largest sum over matched terms of weight x the item's strength in that term (recall_scores.py)."""
+
+    terms: tuple[str, ...]
+    weights: np.ndarray
+    k: int
+    channel: str = "term"
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Items of one query, best first, ties by item row. `rows` int32 [n], `scores` float32 [n]."""
+
+    channel: str
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+class ItemIndex(ABC):
+    """Vector and term recall over the items of each release."""
+
+    @abstractmethod
+    def search(
+        self,
+        release: str,
+        queries: Sequence[VectorQuery | TermQuery],
+        exclude: np.ndarray,
+        filters: Filters,
+        timeout: float,
+    ) -> list[Hits]:
+        """Answers all queries in one round trip, in the order asked.
+
+        Args:
+            exclude: int32 item rows that no hit may be; applied inside the search, so that k hits remain.
+        """
+
+    @abstractmethod
+    def load(self, release: Release) -> int:
+        """Builds the index of a release beside the others (idempotent); returns how many items it holds."""
+
+    @abstractmethod
+    def count(self, release: str) -> int:
+        """How many items a release's index holds; 0 when there is none."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None: ...
+
+    @abstractmethod
+    def ping(self, timeout: float) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Raw features, columnar.
+
+    Attributes:
+        columns: feature -> array [n] or, for list features, [n, length] padded with the declared default.
+        timestamps: int64 [n], as of when each row holds, unix seconds; 0 marks an absent row, whose values are the defaults.
+    """
+
+    columns: dict[str, np.ndarray] = field(repr=False)
+    timestamps: np.ndarray
+
+    @property
+    def present(self) -> np.ndarray:
+        return self.timestamps > 0
+
+
+class FeatureStore(ABC):
+    """Raw features of users and items, by release and feature spec."""
+
+    @abstractmethod
+    def user(self, release: str, user_id: Id, timeout: float) -> FeatureRows:
+        """One user's features (n = 1) in one round trip; an unknown user has an absent row."""
+
+    @abstractmethod
+    def items(self, release: str, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
+        """Features of many items in the order asked, from a snapshot in process that was loaded through the store."""
+
+    @abstractmethod
+    def load(self, release: Release) -> dict[str, int]:
+        """Registers and materializes a release's features beside the others (idempotent); returns rows per view."""
+
+    @abstractmethod
+    def promote(self, release: Release) -> None:
+        """Points the stable services of the scene (`ml_user`, `ml_item`) at a release; follows the flip."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None: ...
+
+    @abstractmethod
+    def ping(self, timeout: float) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Scorer(ABC):
+    """Raw features of N candidates -> outputs, for a given release's model."""
+
+    @abstractmethod
+    def score(self, release: str, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+        """Runs the release's graph: user and context inputs [1, ...], item and candidate inputs [N, ...].
+
+        Returns:
+            output name -> float32 [N]: `score`, `like`, `score_logit`, `like_logit`.
+        """
+
+    @abstractmethod
+    def load(self, release: Release) -> None:
+        """Makes a release's model ready beside the others (idempotent, checksum compared, warmed up)."""
+
+    @abstractmethod
+    def ready(self, release: str, timeout: float) -> bool:
+        """Whether this release's model answers."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None: ...
+
+    @abstractmethod
+    def ping(self, timeout: float) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The four ports as the settings chose them."""
+
+    users: UserStore
+    items: ItemIndex
+    features: FeatureStore
+    scorer: Scorer
+
+    def close(self) -> None:
+        for store in (self.users, self.items, self.features, self.scorer):
+            store.close()
+
+
+def embedded_folder(store_root: Path) -> Path:
+    """Where embedded adapters keep their state."""
+    return store_root / "online"
