@@ -19,6 +19,7 @@ Nothing is read from a release whose checksums do not hold. A release is written
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

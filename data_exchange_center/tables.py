@@ -58,12 +58,12 @@ class Table:
                 )
             if pa.types.is_floating(values.type):
                 finite = pc.fill_null(pc.is_finite(values), True)
-                if not pc.all(finite).as_py():
+                if not pc.all(finite, min_count=0).as_py():
                     row = pc.index(finite, False).as_py()
                     raise DataError(f"table {self.name}: {column!r} is not finite in row {row}", field=column)
         for column, values in self.allowed.items():
             known = pc.is_in(table[column], value_set=pa.array(values, table.schema.field(column).type))
-            if len(known) and not pc.all(known).as_py():
+            if not pc.all(known, min_count=0).as_py():
                 row = pc.index(known, False).as_py()
                 found = table[column][row].as_py()
                 raise DataError(
@@ -158,7 +158,7 @@ def same_id_type(users: pa.Table, items: pa.Table, interactions: pa.Table) -> No
                 f"{key!r} is {own} in its own table and {other} in interactions; make them the same", field=key
             )
         known = pc.is_in(interactions[key], value_set=table[key].combine_chunks())
-        if len(known) and not pc.all(known).as_py():
+        if not pc.all(known, min_count=0).as_py():
             row = pc.index(known, False).as_py()
             raise DataError(
                 f"interactions row {row}: {key} {interactions[key][row].as_py()!r} is not in its table", field=key

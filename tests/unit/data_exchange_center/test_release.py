@@ -1,0 +1,91 @@
+"""A release is whole, immutable and checked before anything is read from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_exchange_center.errors import ReleaseError
+from data_exchange_center.release import (
+    MANIFEST,
+    REQUIRED_FILES,
+    Release,
+    find_release,
+    list_releases,
+    new_release,
+    open_release,
+)
+from data_exchange_center.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(environment={"MARQUEE_DATA__STORE": str(tmp_path), "MARQUEE_SERVE__ADMIN_TOKEN": "s3cret"})
+
+
+def write_release(settings: Settings, leave_out: str = "") -> Release:
+    with new_release(settings, {"metrics": {"auc": 0.8}}) as (release, folder):
+        for name in REQUIRED_FILES:
+            if name != leave_out:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(f"content of {name}")
+    return find_release(settings, release)
+
+
+def test_a_release_opens_as_it_was_written(settings: Settings) -> None:
+    release = write_release(settings)
+    assert release.id in list_releases(settings)
+    assert release.file("model/model.onnx").read_text() == "content of model/model.onnx"
+    promised = {"release", "created", "dataset", "seed", "code_version", "feature_spec_sha256", "files", "metrics"}
+    assert promised <= set(release.manifest)
+
+
+def test_the_manifest_holds_no_secret_and_no_path_of_the_machine(settings: Settings) -> None:
+    text = (write_release(settings).path / MANIFEST).read_text()
+    assert "s3cret" not in text
+    assert settings.data.store not in text
+
+
+def test_an_incomplete_release_never_appears(settings: Settings) -> None:
+    with pytest.raises(ReleaseError, match=r"model/model\.onnx"):
+        write_release(settings, leave_out="model/model.onnx")
+    assert list_releases(settings) == []
+
+
+@pytest.mark.parametrize("name", REQUIRED_FILES)
+def test_a_missing_or_altered_file_is_named(settings: Settings, name: str) -> None:
+    release = write_release(settings)
+    file = release.path / name
+    content = file.read_text()
+    file.write_text(content.replace("content", "contend"))
+    with pytest.raises(ReleaseError, match=f"{name}: checksum"):
+        open_release(release.path)
+    file.write_text(content[:-1])
+    with pytest.raises(ReleaseError, match=f"{name}: .* bytes"):
+        open_release(release.path)
+    file.unlink()
+    with pytest.raises(ReleaseError, match=f"{name}: missing"):
+        open_release(release.path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"release": 1}', '{"files": 3}'])
+def test_a_broken_manifest_is_named(settings: Settings, text: str) -> None:
+    release = write_release(settings)
+    (release.path / MANIFEST).write_text(text)
+    with pytest.raises(ReleaseError, match=MANIFEST):
+        open_release(release.path)
+
+
+def test_a_manifest_that_points_out_of_the_release_is_refused(settings: Settings) -> None:
+    release = write_release(settings)
+    manifest = json.loads((release.path / MANIFEST).read_text())
+    manifest["files"]["../outside"] = {"sha256": "0" * 64, "bytes": 1}
+    (release.path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ReleaseError, match="outside of the release"):
+        open_release(release.path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "absent", ".hidden"])
+def test_a_release_that_is_not_there_is_an_error(settings: Settings, name: str) -> None:
+    with pytest.raises(ReleaseError):
+        find_release(settings, name)
