@@ -89,9 +89,9 @@ def new_release(settings: Settings, manifest: dict[str, Any]) -> Iterator[tuple[
         ReleaseError: a file that every release has is missing when the block ends.
     """
     created = datetime.now(UTC)
-    identifier = (
-        f"{settings.dataset_name}-{created:%Y%m%dT%H%M%S}-{created.microsecond // 1000:03d}-s{settings.seed}".lower()
-    )
+    # lower case, digits and - only: the id becomes part of index names, Redis keys, feature views and model versions
+    name = re.sub(r"[^a-z0-9]+", "-", settings.dataset_name.lower()).strip("-")
+    identifier = f"{name}-{created:%Y%m%dt%H%M%S}-{created.microsecond // 1000:03d}-s{settings.seed}"
     with atomic_folder(Workspace(settings).releases / identifier) as folder:
         yield identifier, folder
         absent = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
