@@ -7,6 +7,7 @@ suggests the nearest known one, because a setting that is silently ignored is wo
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from functools import cache
@@ -160,6 +161,25 @@ def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[
             else:
                 tree.setdefault(section, {})[name] = value
     return _validated(tree, str(file))
+
+
+def environment_for(settings: Settings) -> dict[str, str]:
+    """This process's environment with every setting spelled out, so that a program started with it sees exactly these."""
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith(PREFIX) and ("__" in name or name in (PREFIX + "SEED", PREFIX + "SETTINGS")))
+    }
+    for name, value in settings.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            plain |= {f"{PREFIX}{name.upper()}__{key.upper()}": _spelled(entry) for key, entry in value.items()}
+        else:
+            plain[f"{PREFIX}{name.upper()}"] = _spelled(value)
+    return plain
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _validated(tree: dict[str, Any], origin: str) -> Settings:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_exchange_center.errors import SettingsError
-from data_exchange_center.settings import load_settings
+from data_exchange_center.settings import environment_for, load_settings
 
 
 def test_environment_wins_over_the_file_which_wins_over_defaults(tmp_path: Path) -> None:
@@ -50,3 +50,11 @@ def test_with_values_replaces_and_validates() -> None:
     assert (settings.dataset_name, settings.seed) == ("log", 3)
     with pytest.raises(SettingsError, match="rank.epochs"):
         settings.with_values(**{"rank.epochs": 0})
+
+
+def test_a_program_started_with_settings_sees_exactly_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARQUEE_SERVE__PORT", "6000")
+    settings = load_settings(environment={}).with_values(
+        **{"seed": 4, "serve.log_answers": False, "data.store": str(tmp_path), "split.holdout": "none"}
+    )
+    assert load_settings(environment=environment_for(settings)) == settings

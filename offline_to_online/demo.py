@@ -1,0 +1,159 @@
+"""Everything once: data, every offline stage, a release, publish, the server, one request and the parity check.
+
+Each stage is a program of its own that can be run by hand in the same order; this one calls them and shows the answer.
+When the chosen dataset can be had neither locally nor over the network, it says so and goes on with generated data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from data_exchange_center.errors import DataUnavailable, NotReady
+from data_exchange_center.programs import ProgramFailed, run_program, running_program
+from data_exchange_center.settings import Settings
+from data_exchange_center.step import parser, run_step
+
+log = logging.getLogger("marquee")
+
+SERVER_START_S = 90.0
+
+
+def demo(settings: Settings, requests: int = 1000, size: int = 10) -> dict[str, Any]:
+    """Runs the whole chain.
+
+    Args:
+        settings: `data.dataset` falls back to `synthetic` when it cannot be had.
+        requests: of the parity check.
+        size: items in the recommendation that is shown.
+
+    Returns:
+        ok, dataset, release, users, items, interactions, recommendation, check, and seconds by stage.
+    """
+    seconds: dict[str, float] = {}
+    settings = timed(seconds, "data", with_available_data, settings)
+    offline = timed(seconds, "offline", run_program, "offline/s0_run_offline.py", [], settings)
+    settings = settings.with_values(**{"serve.port": free_port(settings.serve.host, settings.serve.port)})
+    # the server starts while the release is published: it is ready as soon as the pointer names one
+    with running_program("online/main/s1_server.py", [], settings):
+        published = timed(
+            seconds, "publish", run_program, "offline_to_online/publish.py", ["--release", offline["release"]], settings
+        )
+        url = f"http://{settings.serve.host}:{settings.serve.port}"
+        timed(seconds, "server", wait_until_serving, url, published["release"])
+        answer = recommend(url, offline["example_user"], size)
+        check = timed(
+            seconds,
+            "check",
+            run_program,
+            "offline_to_online/rank/s3_check_offline_and_online.py",
+            ["--requests", str(requests), "--url", url],
+            settings,
+        )
+    log.info(
+        "%d items for user %s from release %s:", len(answer["item_list"]), offline["example_user"], answer["release"]
+    )
+    for rank, item in enumerate(answer["item_list"], start=1):
+        log.info(
+            "  %2d. item %-8s score %.4f  like %.4f  %s",
+            rank,
+            item["itemid"],
+            item["score"],
+            item["like"],
+            offline["titles"].get(str(item["itemid"]), ""),
+        )
+    return {
+        "ok": bool(check["ok"]) and len(answer["item_list"]) == size and answer["release"] == published["release"],
+        "dataset": settings.dataset_name,
+        "release": published["release"],
+        **{name: offline[name] for name in ("users", "items", "interactions")},
+        "recommendation": answer["item_list"],
+        "degraded": answer["degraded"],
+        "check": check,
+        "stages_s": seconds,
+    }
+
+
+def with_available_data(settings: Settings) -> Settings:
+    """The settings, or the same on generated data when the dataset cannot be had."""
+    try:
+        run_program("offline/datasets/s0_fetch_data.py", [], settings)
+    except ProgramFailed as error:
+        if error.code != DataUnavailable.code:
+            raise
+        log.warning("%s", error.message)
+        log.warning("going on with generated data (DATASET=synthetic)")
+        return settings.with_values(**{"data.dataset": "synthetic", "data.source": ""})
+    return settings
+
+
+def timed(seconds: dict[str, float], stage: str, function: Any, *arguments: Any) -> Any:
+    """Calls the function and notes how long it took."""
+    log.info("== %s", stage)
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds[stage] = round(time.perf_counter() - started, 2)
+    return result
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port, or another one when somebody listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError:
+            with socket.socket() as other:
+                other.bind((host, 0))
+                log.warning("port %d is in use; the demo's server takes another one", wanted)
+                return int(other.getsockname()[1])
+    return wanted
+
+
+def wait_until_serving(url: str, release: str) -> None:
+    """Returns when the server answers from this release; NotReady when it does not within `SERVER_START_S`."""
+    deadline = time.monotonic() + SERVER_START_S
+    state = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 - our own http server
+                state = response.read().decode()
+                if json.loads(state).get("release") == release:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            state = str(error)
+        time.sleep(0.1)
+    raise NotReady(f"{url}/readyz: not serving {release} after {SERVER_START_S:.0f} s: {state}")
+
+
+def recommend(url: str, user: int | str, size: int) -> dict[str, Any]:
+    """One request, as any client would make it."""
+    request = urllib.request.Request(  # noqa: S310 - our own http server
+        f"{url}/ml/rec",
+        data=json.dumps({"userid": user, "size": size}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--requests", type=int, default=1000, help="requests of the parity check")
+    arguments.add_argument("--size", type=int, default=10, help="items in the recommendation that is shown")
+
+    def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
+        return demo(settings, parsed.requests, parsed.size)
+
+    run_step("demo", arguments, step, argv)
+
+
+if __name__ == "__main__":
+    main()
