@@ -5,9 +5,9 @@
     feast           FeastServer           `feast serve` of this environment
     triton          TritonServer          the PyPI wheel in an environment of its own; needs Debian's libpython3.11
 
-Every one listens on 127.0.0.1 only, on a free port, keeps its state and its log in the folder that it is given, and can be stopped, killed,
-paused and restarted on the same port (process.py). What is not on this machine raises Unavailable with the reason.
-`python -m tests.servers` starts each once and says which this machine can run.
+Every one listens on 127.0.0.1 only, on a free port, keeps its state and its log in the folder that it is given, and can
+be stopped, killed, paused and restarted on the same port (process.py). What is not on this machine raises Unavailable with
+the reason. `python -m tests.servers` starts each once and says which this machine can run.
 """
 
 from tests.servers.elasticsearch_server import ElasticsearchServer

@@ -1,8 +1,10 @@
-"""Elasticsearch 8 through the program that the environment variable MARQUEE_TEST_ELASTICSEARCH names.
+r"""Elasticsearch 8 through the program that the environment variable MARQUEE_TEST_ELASTICSEARCH names.
 
-The program is called as `PROGRAM PORT DATA_DIR [-Ekey=value ...]` and runs one node in the foreground on 127.0.0.1. For an unpacked
-distribution it is two lines: `#!/bin/sh` and
-`exec /path/to/elasticsearch/bin/elasticsearch -Ehttp.port=$1 -Epath.data=$2 -Ediscovery.type=single-node -Expack.security.enabled=false`.
+The program is called as `PROGRAM PORT DATA_DIR` and runs one node in the foreground on 127.0.0.1. For an unpacked
+distribution it is a few lines of shell:
+
+    exec /path/to/elasticsearch-8.18.8/bin/elasticsearch -Ehttp.port=$1 -Epath.data=$2 \
+        -Ediscovery.type=single-node -Expack.security.enabled=false
 """
 
 from __future__ import annotations

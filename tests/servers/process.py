@@ -111,7 +111,7 @@ class Server(ABC):
             try:
                 self.check()
                 return time.perf_counter() - started
-            except Exception as error:  # noqa: BLE001 - any failure means: not ready yet; the last one is reported
+            except Exception as error:  # whatever it is: not ready yet; the last one is told
                 assert self.process is not None, "wait_ready is for a started server"
                 status = self.process.poll()
                 if status is not None:

@@ -1,7 +1,8 @@
 """Triton from the PyPI wheel: its virtual environment, made once and kept outside of the checkout.
 
-The wheel bundles the real server with its Python backend, linked against the C library of Python 3.11. The environment is its own because
-that backend needs numpy < 2, and lies in `$MARQUEE_CACHE` (default `~/.cache/marquee`) under a name that changes with its requirements.
+The wheel bundles the real server and its Python backend, linked against Python 3.11's shared library. The environment is
+its own because that backend needs numpy < 2. It lies in `$MARQUEE_CACHE` (default `~/.cache/marquee`) under a name that
+changes with its requirements.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def triton_wheel() -> Wheel:
 
 def _install(folder: Path) -> None:
     venv.create(folder, clear=True, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     installed = subprocess.run(
-        [*pip, "--no-deps", "-r", REQUIREMENTS],
+        [*pip, "--no-deps", "-r", str(REQUIREMENTS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
