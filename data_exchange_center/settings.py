@@ -34,10 +34,15 @@ class DataSettings(Section):
         "", description="a local copy of the raw data: a folder or an archive in the publisher's layout"
     )
     store: str = Field(str(ROOT / "data_exchange_center" / "store"), description="where all artifacts lie")
+    mirror: str = Field(
+        "https://files.grouplens.org/datasets/movielens",
+        description="the folder that MovieLens archives are fetched from",
+    )
     positive_above: float = Field(3.0, description="a rating strictly above this is a positive label")
     synthetic_users: int = Field(1200, ge=20)
     synthetic_items: int = Field(1500, ge=20)
     synthetic_events: int = Field(90_000, ge=400)
+    synthetic_seed: int = Field(0, ge=0, description="of the generated data; `seed` is that of every fit")
 
 
 class SplitSettings(Section):

@@ -5,8 +5,8 @@ The policy, the same for every dataset:
 - A row that cannot be parsed stops everything, named by file and line.
 - A row with an impossible rating (outside the scale) or an impossible time (not after 1970, or beyond the year 2100) is
   dropped and counted: it says nothing that can be trusted.
-- A row that repeats an earlier one in user, item, timestamp, rating and label is dropped and counted; the first stays. Rows that
-  differ in any of these are all kept: a user may well do the same thing twice.
+- A row that repeats an earlier one in every column (user, item, timestamp, rating, event) is dropped and counted; the first stays.
+  Rows that differ in any of these are all kept: a user may well do the same thing twice.
 - An event of a user or an item that the dataset's own tables do not list is kept, and gets a bare row there.
 - Rows keep their order, and `position` is the 0-based place among the rows read, so that gaps show what was dropped.
 """
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -139,7 +138,7 @@ def assemble(
 
 
 def repeated(events: pa.Table) -> np.ndarray:
-    """Which rows repeat an earlier one in user, item, timestamp, rating and label. -> [rows] bool."""
+    """Which rows repeat an earlier one in every column but the position. -> [rows] bool."""
     user, item = (codes(events[column])[0] for column in (c.USER_ID, c.ITEM_ID))
     pair = user * (int(item.max(initial=0)) + 1) + item
     ordered = np.sort(pair)
@@ -147,12 +146,8 @@ def repeated(events: pa.Table) -> np.ndarray:
     marked = np.zeros(events.num_rows, dtype=bool)
     if len(again):  # most logs hold each pair once; only the others are compared in full
         places = np.flatnonzero(np.isin(pair, again))
-        frame = pd.DataFrame(
-            {
-                "pair": pair[places],
-                **{name: events[name].take(pa.array(places)).to_numpy() for name in (c.TIMESTAMP, c.RATING, c.LABEL)},
-            }
-        )
+        rest = [name for name in events.column_names if name not in (c.USER_ID, c.ITEM_ID, c.POSITION)]
+        frame = events.select(rest).take(pa.array(places)).to_pandas().assign(pair=pair[places])
         marked[places] = frame.duplicated(keep="first").to_numpy()
     return marked
 

@@ -21,6 +21,15 @@ from offline.datasets.raw_files import RawFile
 JOINER = "\x1f"  # the ASCII unit separator: what `::` becomes, since Arrow splits at single characters
 
 
+class UnreadableRows(DataError):
+    """Rows that cannot be parsed; `findings` has each kind of problem, counted, with its first row."""
+
+    def __init__(self, what: object, findings: list[Finding]) -> None:
+        lines = "".join(f"\n  {finding}" for finding in findings)
+        super().__init__(f"{what}: rows that cannot be read; nothing was written. Correct or remove them:{lines}")
+        self.findings = findings
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a delimited file is written.
@@ -46,7 +55,8 @@ def read_delimited(file: RawFile, layout: Layout) -> pa.Table:
     """Reads the layout's columns, in its order; blank lines are skipped.
 
     Raises:
-        DataError: a missing column, or rows that do not parse: each kind with its count and the first row's file and line.
+        DataError: a missing column.
+        UnreadableRows: rows that do not parse: each kind with its count and the first row's file and line.
     """
     if layout.names is None:
         _check_header(file, layout)
@@ -74,12 +84,12 @@ def read_delimited(file: RawFile, layout: Layout) -> pa.Table:
         findings = diagnose(file, layout)
         if not findings:
             raise DataError(f"{file}: cannot be parsed: {error}") from error
-        raise DataError(f"{file}: rows that cannot be parsed: " + "; ".join(map(str, findings))) from error
+        raise UnreadableRows(file, findings) from error
     for place, (name, kind) in enumerate(layout.columns.items()):
         if name in layout.nullable or not table[name].null_count:
             continue
         if kind != pa.string():
-            raise DataError(f"{file}: rows that cannot be parsed: " + "; ".join(map(str, diagnose(file, layout))))
+            raise UnreadableRows(file, diagnose(file, layout))
         table = table.set_column(place, name, table[name].fill_null(""))
     return table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from data_exchange_center.errors import DataError, DataUnavailable
 from data_exchange_center.workspace import sha256
@@ -31,11 +32,14 @@ class RawFile:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Yields the bytes; a member of an archive is decompressed as it is read, and its CRC checked at the end."""
+        """Yields the bytes; a member of an archive, or a `.gz`, is decompressed as it is read, its CRC checked at the end."""
         try:
             if self.member:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
                     yield stream
+            elif self.path.suffix == ".gz":
+                with gzip.open(self.path) as unzipped:
+                    yield cast(IO[bytes], unzipped)
             else:
                 with self.path.open("rb") as file:
                     yield file

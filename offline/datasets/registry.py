@@ -23,7 +23,10 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.tables import INTERACTIONS, ITEMS, USERS
 from data_exchange_center.workspace import Workspace, write_array, write_table
 from offline.datasets.canonical import Dataset
+from offline.datasets.fetch import ARCHIVES, fetch
 from offline.datasets.movielens import movielens_fingerprint, read_movielens
+from offline.datasets.own_log import own_log_fingerprint, read_own_log
+from offline.datasets.synthetic import generate
 
 log = logging.getLogger("marquee")
 TABLES_VERSION = 1  # raise it when the same raw files give other tables
@@ -81,18 +84,41 @@ def load_dataset(settings: Settings, *, again: bool = False) -> DatasetInfo:
 
 
 def open_dataset(settings: Settings) -> Opened:
-    """Finds the chosen dataset: a local copy, what was fetched before, a download, one's own YAML, or the generator."""
+    """Finds the chosen dataset: one's own YAML, the generator, a local copy, what was fetched before, or a download."""
     name, source = settings.data.dataset, settings.data.source
-    known = ("ml-100k", "ml-1m", "ml-latest-small", "ml-20m", "ml-25m", "ml-32m")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}, or the path of a YAML"
-        raise SettingsError(f"unknown dataset {name!r}; {hint}", field="data.dataset")
-    path = Path(source).expanduser().resolve()
+    if name.endswith((".yaml", ".yml")):
+        return _own_log(Path(name).expanduser().resolve(), source, settings.data.positive_above)
+    if name == "synthetic":
+        return _synthetic(settings)
+    if name not in ARCHIVES:
+        near = difflib.get_close_matches(name, [*ARCHIVES, "synthetic"], n=1)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(ARCHIVES)}, synthetic, and YAML files"
+        raise SettingsError(f"unknown dataset {name!r}; {known}", field="data.dataset")
+    fetched = None if source else fetch(ARCHIVES[name], Workspace(settings).raw, settings.data.mirror)
+    path = fetched or Path(source).expanduser().resolve()
     return Opened(
         source=str(path),
         fingerprint=movielens_fingerprint(path),
         read=lambda: read_movielens(path, settings.data.positive_above),
+    )
+
+
+def _own_log(path: Path, source: str, positive_above: float) -> Opened:
+    base = Path(source).expanduser().resolve() if source else path.parent
+    return Opened(
+        source=str(path),
+        fingerprint=own_log_fingerprint(path, base),
+        read=lambda: read_own_log(path, base, positive_above),
+    )
+
+
+def _synthetic(settings: Settings) -> Opened:
+    data = settings.data
+    sizes = (data.synthetic_users, data.synthetic_items, data.synthetic_events, data.synthetic_seed)
+    return Opened(
+        source="synthetic: {} users, {} items, {} events, seed {}".format(*sizes),
+        fingerprint=f"synthetic {sizes}",
+        read=lambda: generate(*sizes, positive_above=data.positive_above),
     )
 
 
