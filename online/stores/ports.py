@@ -101,12 +101,22 @@ class UserStore(ABC):
         """The scene's live release."""
 
     @abstractmethod
+    def live_copy(self, scene: str) -> str | None:
+        """The pointer's copy on this machine's disk: what was live when the store was last asked. Never asks the store."""
+
+    @abstractmethod
     def history(self, scene: str) -> list[str]:
-        """Releases that were live, oldest first, the live one last."""
+        """Releases in the order in which they became live, the live one last; a rollback adds an entry too."""
+
+    @abstractmethod
+    def releases(self, scene: str) -> list[str]:
+        """Releases that hold profiles, sorted by id; a half-written one included."""
 
     @abstractmethod
     def flip(self, scene: str, release: str, expected: str | None) -> None:
-        """Makes `release` live in one atomic step, if `expected` still is.
+        """Makes `release` live in one atomic step, if `expected` still is, then refreshes the pointer's copy on disk.
+
+        A flip to the release that is live already changes nothing.
 
         Raises:
             LockHeld: another publisher flipped in between; the message names what is live now.
@@ -121,12 +131,24 @@ class UserStore(ABC):
         """
 
     @abstractmethod
-    def log_answer(self, scene: str, request_id: str, answer: Mapping[str, Any], timeout: float) -> None:
-        """Keeps an answered list (`user_id`, `release`, `timestamp`, `items`, `scores`) under its request id for a day."""
+    def events(self, scene: str, after: str = "", limit: int = 1000) -> list[tuple[str, Event]]:
+        """Stored events in the order in which they came, each with its position; `after` a position goes on from there."""
+
+    @abstractmethod
+    def block(self, scene: str, item_ids: Iterable[Id], *, blocked: bool = True) -> int:
+        """Takes items out of every answer of the scene, whatever release (or lets them in again); returns how many changed."""
+
+    @abstractmethod
+    def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:
+        """Keeps answered lists (`user_id`, `release`, `timestamp`, `items`, `scores`; JSON values) by request id.
+
+        Kept for a day, the newest `ANSWERS_KEPT` of a scene at most. Batches cost one synced write: collect answers off the
+        request's path and hand over many at once.
+        """
 
     @abstractmethod
     def answer(self, scene: str, request_id: str, timeout: float) -> dict[str, Any] | None:
-        """What `log_answer` kept."""
+        """What `log_answers` kept."""
 
     @abstractmethod
     def ping(self, timeout: float) -> None:
@@ -204,7 +226,16 @@ class ItemIndex(ABC):
         """How many items a release's index holds; 0 when there is none."""
 
     @abstractmethod
-    def drop(self, release: str) -> None: ...
+    def releases(self) -> list[str]:
+        """Releases that have an index, sorted by id."""
+
+    @abstractmethod
+    def promote(self, release: Release) -> None:
+        """Points the stable name that people and other programs use, if the backend has one, at a release; follows the flip."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None:
+        """Removes a release's index; one that is not there is no error."""
 
     @abstractmethod
     def ping(self, timeout: float) -> None: ...
@@ -246,11 +277,20 @@ class FeatureStore(ABC):
         """Registers and materializes a release's features beside the others (idempotent); returns rows per view."""
 
     @abstractmethod
+    def fingerprint(self, release: str) -> str:
+        """SHA-256 of the feature spec that the release's features were stored with."""
+
+    @abstractmethod
     def promote(self, release: Release) -> None:
         """Points the stable services of the scene (`ml_user`, `ml_item`) at a release; follows the flip."""
 
     @abstractmethod
-    def drop(self, release: str) -> None: ...
+    def releases(self) -> list[str]:
+        """Releases of the scene that have features, sorted by id; a half-loaded one included."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None:
+        """Removes a release's features; one that is not there is no error."""
 
     @abstractmethod
     def ping(self, timeout: float) -> None: ...
@@ -276,10 +316,19 @@ class Scorer(ABC):
 
     @abstractmethod
     def ready(self, release: str, timeout: float) -> bool:
-        """Whether this release's model answers."""
+        """Whether this release's model answers; makes it ready in this process when it can."""
 
     @abstractmethod
-    def drop(self, release: str) -> None: ...
+    def fingerprint(self, release: str, timeout: float) -> dict[str, str]:
+        """`model_sha256` and `feature_spec_sha256` of the model that would score, so that skew fails loudly."""
+
+    @abstractmethod
+    def releases(self) -> list[str]:
+        """Releases that have a model, sorted by id."""
+
+    @abstractmethod
+    def drop(self, release: str) -> None:
+        """Retires a release's model; one that is not there is no error."""
 
     @abstractmethod
     def ping(self, timeout: float) -> None: ...
