@@ -1,8 +1,9 @@
 """Stages that are done once: a stage whose inputs, settings and code are those of its last run is not run again.
 
 What a stage depends on is written down as a fingerprint: the settings that it reads, the source files that it runs, the
-pinned requirements and the fingerprints of the stages before it. A stage leaves `stages/<name>.json` behind, with its fingerprint, its result and the
-size and time of every file that it wrote; when any of these differ, or a file is gone, it runs again, and so do all after it.
+pinned requirements and the fingerprints of the stages before it. A stage leaves `stages/<name>.json` behind, with its
+fingerprint, its result and the size and time of every file that it wrote; when any of these differ, or a file is gone, it
+runs again, and so do all after it. A stage that reads from outside of the store runs always; what it found then counts.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Stage:
         settings: sections, or dotted names, that it reads.
         code: files and folders of the checkout that it runs, beside data_exchange_center.
         outputs: files and folders that it writes.
+        always: runs each time; the stages after it depend on its result.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Stage:
     settings: tuple[str, ...]
     code: tuple[str, ...]
     outputs: tuple[Path, ...]
+    always: bool = False
 
 
 def run_stages(
@@ -62,7 +65,7 @@ def run_stages(
     for stage in stages:
         fingerprint = upstream = _fingerprint(settings, stage, upstream)
         record = records / f"{stage.name}.json"
-        known = None if again else _result_of(record, fingerprint)
+        known = None if again or stage.always else _result_of(record, fingerprint)
         if known is not None:
             log.info("== %s: up to date", stage.name)
             results[stage.name] = {**known, "reused": True}
@@ -70,7 +73,10 @@ def run_stages(
         log.info("== %s", stage.name)
         record.unlink(missing_ok=True)
         started = time.perf_counter()
-        result = {**stage.run(settings), "seconds": round(time.perf_counter() - started, 2)}
+        found = dict(stage.run(settings))
+        if stage.always:
+            upstream = _digest([fingerprint, found])
+        result = {**found, "seconds": round(time.perf_counter() - started, 2)}
         write_json(record, {"fingerprint": fingerprint, "result": result, "files": _files(stage.outputs)})
         log.info("   %s: %.1f s", stage.name, result["seconds"])
         results[stage.name] = {**result, "reused": False}
@@ -81,7 +87,11 @@ def _fingerprint(settings: Settings, stage: Stage, upstream: str) -> str:
     tree = settings.model_dump(mode="json")
     read = {dotted: _at(tree, dotted) for dotted in stage.settings}
     code = _code_digest(("data_exchange_center", "requirements.txt", *stage.code))
-    return hashlib.sha256(json.dumps([stage.name, read, code, upstream], sort_keys=True).encode()).hexdigest()
+    return _digest([stage.name, read, code, upstream])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _at(tree: Any, dotted: str) -> Any:

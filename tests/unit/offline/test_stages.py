@@ -85,3 +85,23 @@ def test_all_run_when_asked(chain: Chain) -> None:
     chain.run()
     chain.run(again=True)
     assert chain.runs == ["first", "second"]
+
+
+def test_a_stage_that_reads_from_outside_runs_always_and_the_rest_when_it_found_something_new(chain: Chain) -> None:
+    outside = chain.folder / "outside"
+    outside.write_text("1")
+
+    def read(settings: Settings) -> dict[str, Any]:
+        chain.runs.append("outside")
+        return {"content": outside.read_text()}
+
+    def run() -> list[str]:
+        chain.runs.clear()
+        first = Stage("outside", read, (), (), (outside,), always=True)
+        run_stages(chain.settings, [first, chain.stage("after", ())], chain.folder / "records")
+        return list(chain.runs)
+
+    assert run() == ["outside", "after"]
+    assert run() == ["outside"]
+    outside.write_text("2")
+    assert run() == ["outside", "after"]
