@@ -19,6 +19,7 @@ import numpy as np
 from data_exchange_center.release import Release
 
 Id = int | str
+ANSWERS_KEPT = 50_000
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ class UserRead:
     blocked: frozenset[Id] = frozenset()
 
 
+@dataclass(frozen=True)
+class Flip:
+    """A release became live. `at` in unix seconds."""
+
+    release: str
+    at: float
+
+
 class UserStore(ABC):
     """Users of each release, the release pointer, and events."""
 
@@ -105,8 +114,8 @@ class UserStore(ABC):
         """The pointer's copy on this machine's disk: what was live when the store was last asked. Never asks the store."""
 
     @abstractmethod
-    def history(self, scene: str) -> list[str]:
-        """Releases in the order in which they became live, the live one last; a rollback adds an entry too."""
+    def history(self, scene: str) -> list[Flip]:
+        """Every flip in its order, the live release last; a rollback is a flip too."""
 
     @abstractmethod
     def releases(self, scene: str) -> list[str]:

@@ -1,0 +1,115 @@
+"""Redis commands with a deadline: one pooled connection, one round trip, errors as the ports promise them.
+
+redis-py's own calls know one timeout per connection and retry by themselves; a request with a budget needs a deadline per
+call and no retry. So commands are packed, sent at once, and their replies read until the deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from data_exchange_center.errors import SettingsError, StoreError, StoreUnavailable
+
+CONNECT_TIMEOUT_S = 0.5
+_AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    redis.OutOfMemoryError,
+    OSError,
+)
+_OPTIONS: dict[str, Any] = {
+    "protocol": 2,
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    "health_check_interval": 0,
+    "max_connections": 512,
+    "driver_info": None,
+}
+
+Command = tuple[Any, ...]
+
+
+class RedisLink:
+    """A connection pool of one Redis; safe to use from several threads."""
+
+    def __init__(self, pool: redis.ConnectionPool, place: str) -> None:
+        self._pool = pool
+        self.place = place
+
+    def call(self, commands: Sequence[Command], timeout: float) -> list[Any]:
+        """Sends all commands in one round trip and returns their replies (bytes, ints, lists, None) in order.
+
+        Args:
+            timeout: seconds for all of it.
+
+        Raises:
+            StoreUnavailable: no connection, no answer in time, or Redis refuses to serve (loading, read-only, out of memory).
+            StoreError: a command was answered with an error.
+        """
+        deadline = time.monotonic() + timeout
+        if timeout <= 0:
+            raise StoreUnavailable(f"{self.place}: no time left to ask")
+        try:
+            connection: Any = self._pool.get_connection()
+        except _AWAY as error:
+            raise StoreUnavailable(f"{self.place}: {error}") from error
+        try:
+            connection.update_current_socket_timeout(timeout)
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            replies = [connection.read_response()]
+            for _ in commands[1:]:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise redis.TimeoutError(f"no answer within {timeout * 1000:.0f} ms")
+                connection.update_current_socket_timeout(left)
+                replies.append(connection.read_response())
+            return replies
+        except _AWAY as error:
+            connection.disconnect()  # replies may still be under way; they must not meet the next request
+            raise StoreUnavailable(f"{self.place}: {error}") from error
+        except redis.RedisError as error:
+            connection.disconnect()
+            raise StoreError(f"{self.place}: {commands[0][0]}: {error}") from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def one(self, command: Command, timeout: float) -> Any:
+        """The reply of one command."""
+        return self.call([command], timeout)[0]
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._pool.disconnect()
+
+
+def link_to_url(url: str) -> RedisLink:
+    """A link to `redis://`, `rediss://` or `unix://`; the password in the URL never shows in messages."""
+    parts = urlsplit(url)
+    try:
+        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_OPTIONS)
+    except ValueError as error:
+        raise SettingsError(
+            f"setting 'stores.user_store': not a Redis URL: {error}", field="stores.user_store"
+        ) from error
+    return RedisLink(
+        pool, f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    )
+
+
+def link_to_socket(path: str) -> RedisLink:
+    """A link to a unix socket."""
+    pool = redis.ConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection, path=path, retry=Retry(NoBackoff(), 0), **_OPTIONS
+    )
+    return RedisLink(pool, f"unix://{path}")

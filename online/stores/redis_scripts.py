@@ -1,0 +1,42 @@
+"""What has to happen in one atomic step inside Redis, as Lua. Effects, not scripts, go to replicas and the append-only file."""
+
+FLIP = """
+-- KEYS live, flips; ARGV release, expected ('' for none), the entry for the list of flips, how many entries to keep
+local live = redis.call('GET', KEYS[1]) or ''
+if live == ARGV[1] then return {1, live} end
+if live ~= ARGV[2] then return {0, live} end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('RPUSH', KEYS[2], ARGV[3])
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
+return {1, live}
+"""
+
+APPEND_EVENTS = """
+-- KEYS stream, event ids, then one hash of interactions per user;
+-- ARGV per event: id, payload, index of the user's hash, item ('' for an impression), timestamp
+redis.replicate_commands()
+local added = 0
+for at = 1, #ARGV, 5 do
+  if redis.call('SADD', KEYS[2], ARGV[at]) == 1 then
+    redis.call('XADD', KEYS[1], '*', 'event', ARGV[at + 1])
+    local user, item, timestamp = KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3], ARGV[at + 4]
+    if item ~= '' then
+      local known = redis.call('HGET', user, item)
+      if not known or tonumber(known) < tonumber(timestamp) then redis.call('HSET', user, item, timestamp) end
+    end
+    added = added + 1
+  end
+end
+return added
+"""
+
+LOG_ANSWERS = """
+-- KEYS the ring of answer keys, then one key per answer; ARGV seconds to keep, answers to keep, then one payload per answer
+redis.replicate_commands()
+for at = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[at]) == 0 then redis.call('RPUSH', KEYS[1], KEYS[at]) end
+  redis.call('SET', KEYS[at], ARGV[at + 1], 'EX', ARGV[1])
+end
+while redis.call('LLEN', KEYS[1]) > tonumber(ARGV[2]) do redis.call('DEL', redis.call('LPOP', KEYS[1])) end
+return redis.call('LLEN', KEYS[1])
+"""

@@ -1,0 +1,205 @@
+"""`UserStore` on Redis (6.2 or later).
+
+    marquee:<scene>:live                 the live release
+    marquee:<scene>:flips                list of {"release", "at"}, oldest first
+    marquee:<scene>:users:<release>      hash: user -> profile (profile_codec.py); one EXPIRE or UNLINK ends a release
+    marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction; any release
+    marquee:<scene>:events               stream of events, in the order in which they came
+    marquee:<scene>:event-ids            set of the events' ids
+    marquee:<scene>:blocked              set of items
+    marquee:<scene>:answer:<request id>  an answered list, a day; marquee:<scene>:answers is the ring that bounds their number
+
+Users and items appear as `i<number>` or `s<string>`, so that 1 and "1" stay apart. Events are as durable as the server is told
+to be: `appendonly yes` and `appendfsync always` answer a write only when it is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_exchange_center.errors import LockHeld, StoreError, StoreUnavailable
+from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace
+from online.stores.pointer_copy import PointerCopy
+from online.stores.ports import ANSWERS_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
+from online.stores.profile_codec import decode_profile, encode_profile
+from online.stores.redis_link import Command, RedisLink, link_to_url
+from online.stores.redis_scripts import APPEND_EVENTS, FLIP, LOG_ANSWERS
+
+ADMIN_TIMEOUT_S = 30.0
+WRITE_BATCH = 512
+FLIPS_KEPT = 1000
+ANSWER_SECONDS = 86_400
+
+
+def open_users(settings: Settings, url: str) -> UserStore:
+    """The adapter for a Redis URL."""
+    return RedisUsers(link_to_url(url), Workspace(settings).online)
+
+
+class RedisUsers(UserStore):
+    """See the module's docstring for the keys."""
+
+    def __init__(self, link: RedisLink, pointer_folder: Path) -> None:
+        self._link = link
+        self._copy = PointerCopy(pointer_folder)
+
+    def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
+        token = id_token(user_id)
+        live, value, interacted, blocked = self._link.call(
+            [
+                ("GET", key(scene, "live")),
+                ("HGET", key(scene, "users", release), token),
+                ("HGETALL", key(scene, "user") + b":" + token),
+                ("SMEMBERS", key(scene, "blocked")),
+            ],
+            timeout,
+        )
+        return UserRead(
+            live=live.decode() if live else None,
+            profile=decode_profile(user_id, value) if value is not None else None,
+            interacted=frozenset(map(parse_id, interacted[::2])),
+            last_event=max(map(int, interacted[1::2]), default=0),
+            blocked=frozenset(map(parse_id, blocked)),
+        )
+
+    def write(self, scene: str, release: str, profiles: Iterable[UserProfile]) -> int:
+        target, written = key(scene, "users", release), 0
+        for batch in batches(profiles, WRITE_BATCH):
+            fields: list[bytes] = []
+            for profile in batch:
+                fields += (id_token(profile.user_id), encode_profile(profile))
+            self._link.one(("HSET", target, *fields), ADMIN_TIMEOUT_S)
+            written += len(batch)
+        return written
+
+    def count(self, scene: str, release: str) -> int:
+        return int(self._link.one(("HLEN", key(scene, "users", release)), ADMIN_TIMEOUT_S))
+
+    def releases(self, scene: str) -> list[str]:
+        prefix, cursor, found = key(scene, "users") + b":", b"0", set[bytes]()
+        while True:
+            cursor, names = self._link.one(("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", 1000), ADMIN_TIMEOUT_S)
+            found.update(names)
+            if cursor == b"0":
+                return sorted(name.removeprefix(prefix).decode() for name in found)
+
+    def drop(self, scene: str, release: str) -> None:
+        self._link.one(("UNLINK", key(scene, "users", release)), ADMIN_TIMEOUT_S)
+
+    def live(self, scene: str, timeout: float) -> str | None:
+        value = self._link.one(("GET", key(scene, "live")), timeout)
+        if value is None:
+            return None
+        release: str = value.decode()
+        self._copy.write(scene, release)
+        return release
+
+    def live_copy(self, scene: str) -> str | None:
+        return self._copy.read(scene)
+
+    def history(self, scene: str) -> list[Flip]:
+        entries = self._link.one(("LRANGE", key(scene, "flips"), 0, -1), ADMIN_TIMEOUT_S)
+        return [Flip(**json.loads(entry)) for entry in entries]
+
+    def flip(self, scene: str, release: str, expected: str | None) -> None:
+        entry = json.dumps({"release": release, "at": round(time.time(), 3)})
+        keys = (key(scene, "live"), key(scene, "flips"))
+        command = ("EVAL", FLIP, len(keys), *keys, release, expected or "", entry, FLIPS_KEPT)
+        done, live = self._link.one(command, ADMIN_TIMEOUT_S)
+        if not done:
+            raise LockHeld(
+                f"scene {scene}: {live.decode() or 'nothing'} is live, not {expected or 'nothing'} as this publisher expected: "
+                "somebody else flipped in between; look at what is live and publish again if you still want to"
+            )
+        self._copy.write(scene, release)
+
+    def append_events(self, scene: str, events: Sequence[Event], timeout: float) -> int:
+        if not events:
+            return 0
+        keys = [key(scene, "events"), key(scene, "event-ids")]
+        places: dict[bytes, int] = {}
+        arguments: list[Any] = []
+        for event in events:
+            user = key(scene, "user") + b":" + id_token(event.user_id)
+            if user not in places:
+                keys.append(user)
+                places[user] = len(keys)
+            item = b"" if event.event == "impression" else id_token(event.item_id)
+            payload = json.dumps(asdict(event), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            arguments += (event.event_id, payload, places[user], item, event.timestamp)
+        return int(self._link.one(("EVAL", APPEND_EVENTS, len(keys), *keys, *arguments), timeout))
+
+    def events(self, scene: str, after: str = "", limit: int = 1000) -> list[tuple[str, Event]]:
+        start = f"({after}" if after else "-"
+        entries = self._link.one(("XRANGE", key(scene, "events"), start, "+", "COUNT", limit), ADMIN_TIMEOUT_S)
+        return [(position.decode(), Event(**json.loads(fields[1]))) for position, fields in entries]
+
+    def block(self, scene: str, item_ids: Iterable[Id], *, blocked: bool = True) -> int:
+        tokens = [id_token(item) for item in item_ids]
+        if not tokens:
+            return 0
+        return int(self._link.one(("SADD" if blocked else "SREM", key(scene, "blocked"), *tokens), ADMIN_TIMEOUT_S))
+
+    def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:
+        if not answers:
+            return
+        keys = [key(scene, "answers"), *(answer_key(scene, request_id) for request_id in answers)]
+        payloads = [
+            zlib.compress(json.dumps(answer, ensure_ascii=False, allow_nan=False).encode(), 1)
+            for answer in answers.values()
+        ]
+        self._link.one(("EVAL", LOG_ANSWERS, len(keys), *keys, ANSWER_SECONDS, ANSWERS_KEPT, *payloads), timeout)
+
+    def answer(self, scene: str, request_id: str, timeout: float) -> dict[str, Any] | None:
+        value = self._link.one(("GET", answer_key(scene, request_id)), timeout)
+        if value is None:
+            return None
+        answer: dict[str, Any] = json.loads(zlib.decompress(value))
+        return answer
+
+    def ping(self, timeout: float) -> None:
+        command: Command = ("PING",)
+        try:
+            answer = self._link.one(command, timeout)
+        except StoreError as error:
+            raise StoreUnavailable(error.message) from error
+        if answer != b"PONG":
+            raise StoreUnavailable(f"{self._link.place}: answered a ping with {answer!r}")
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def key(scene: str, *parts: str) -> bytes:
+    """A key of the scene."""
+    return ":".join(("marquee", scene, *parts)).encode()
+
+
+def answer_key(scene: str, request_id: str) -> bytes:
+    """The key of an answered list."""
+    return key(scene, "answer", request_id)
+
+
+def id_token(value: Id) -> bytes:
+    """An id inside of keys, fields and members."""
+    return b"s" + value.encode() if isinstance(value, str) else b"i%d" % value
+
+
+def parse_id(token: bytes) -> Id:
+    """The id that `id_token` spelled."""
+    return token[1:].decode() if token[:1] == b"s" else int(token[1:])
+
+
+def batches(profiles: Iterable[UserProfile], size: int) -> Iterator[list[UserProfile]]:
+    """The profiles in lists of at most `size`."""
+    iterator = iter(profiles)
+    while batch := list(islice(iterator, size)):
+        yield batch
