@@ -1,0 +1,122 @@
+"""From a scene's feature spec to the columns of the feature tables: what computes each one, and as which type it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+from data_exchange_center.errors import SpecError
+from data_exchange_center.feature_spec import Feature, FeatureSpec
+from offline.preprocess.axes import DECADES
+from offline.preprocess.expressions import USER_FEATURES
+from offline.preprocess.histories import HISTORY_FIELDS
+
+_ELEMENTS = {"int64": dt.int64, "float32": dt.float32, "string": dt.string}
+
+
+@dataclass(frozen=True)
+class EntityColumns:
+    """Columns of one entity.
+
+    Attributes:
+        key: the entity's id column.
+        features: in declared order.
+        computed: names that the expressions compute.
+        attributes: names taken from the entity's own table.
+        absent: names that this dataset lacks; they get the default that the spec declares.
+    """
+
+    key: str
+    features: tuple[Feature, ...]
+    computed: tuple[str, ...]
+    attributes: tuple[str, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """All columns, in declared order."""
+        return [feature.name for feature in self.features]
+
+
+def entity_columns(key: str, features: Sequence[Feature], known: Sequence[str], table: Sequence[str]) -> EntityColumns:
+    """Says where each declared feature of an entity comes from.
+
+    Args:
+        key: the entity's id column.
+        features: the entity's features of the spec, keys left out.
+        known: names that the expressions compute.
+        table: columns of the entity's own table.
+
+    Raises:
+        SpecError: a feature that no expression computes, no attribute provides and that has no default.
+    """
+    computed, attributes, absent = [], [], []
+    for feature in features:
+        if feature.name in known:
+            computed.append(feature.name)
+        elif feature.name in table:
+            attributes.append(feature.name)
+        elif feature.default is not None:
+            absent.append(feature.name)
+        else:
+            raise SpecError(
+                f"feature {feature.name!r}: no expression computes it and the dataset has no such attribute (it has "
+                f"{[name for name in table if name != key]}); correct the name, add an expression to "
+                "offline/preprocess/expressions.py, or declare a default for datasets that lack it",
+                field=feature.name,
+            )
+    return EntityColumns(key, tuple(features), tuple(computed), tuple(attributes), tuple(absent))
+
+
+def term_length(spec: FeatureSpec) -> int:
+    """Length of the term arrays, 0 when the spec declares none.
+
+    Raises:
+        SpecError: arrays over the same axis have different lengths, or a decade array is not as long as there are decades.
+    """
+    lengths = {}
+    for feature in spec.features:
+        if feature.name == "item_terms" or (feature.name in USER_FEATURES and "_term_" in feature.name):
+            lengths[feature.name] = feature.length
+        if (feature.name == "item_decade" or feature.name.startswith("user_decade_")) and feature.length != DECADES:
+            raise SpecError(
+                f"feature {feature.name!r} has length {feature.length}; decade arrays have {DECADES} elements",
+                field=feature.name,
+            )
+    if len(set(lengths.values())) > 1:
+        raise SpecError(f"term arrays are element by element the same terms, so their lengths must agree: {lengths}")
+    return max(lengths.values(), default=0)
+
+
+def typed(table: ir.Table, columns: EntityColumns) -> dict[str, ir.Value]:
+    """The declared columns of a table that has the computed ones and the attributes, each as the type that the spec declares.
+
+    Missing values become the feature's default; a sequence is cut to its declared length.
+    """
+    made: dict[str, ir.Value] = {}
+    for feature in columns.features:
+        if feature.name in columns.absent:
+            value: ir.Value = ibis.literal([] if feature.is_list else feature.missing, type=_type_of(feature, None))
+        else:
+            value = table[feature.name]
+            value = value.cast(_type_of(feature, value.type()))
+            if feature.name in HISTORY_FIELDS:
+                value = value[: feature.length]
+            if feature.name in columns.attributes:
+                missing = ibis.literal([] if feature.is_list else feature.missing, type=value.type())
+                value = ibis.coalesce(value, missing)
+        made[feature.name] = value
+    return made
+
+
+def _type_of(feature: Feature, natural: dt.DataType | None) -> dt.DataType:
+    if feature.dtype == "id":
+        if natural is None:
+            raise SpecError(f"feature {feature.name!r}: an id has no default; correct its name", field=feature.name)
+        return natural
+    element = _ELEMENTS[feature.dtype]
+    return dt.Array(element) if feature.is_list else element

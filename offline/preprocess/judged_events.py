@@ -1,0 +1,132 @@
+"""Each event beside what was known of its item, its user and the log just before it: the ground of out-of-sample residuals.
+
+Rates are smoothed: (positives + PRIOR_EVENTS * global rate) / (events + PRIOR_EVENTS), and mean values alike. The global
+rate is that of all events before the event's hour: hours keep its table small on any log, and the rate of a whole log does not
+change within one.
+
+Rates and values are kept in units of 1/1024 (int64): sums of integers are exact in any order of rows, so features are
+reproducible to the bit on any number of threads or machines.
+"""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+
+from data_exchange_center import columns as c
+from offline.preprocess.timelines import SECONDS_PER_DAY, before_now, strictly_earlier
+
+UNIT = 1024
+PRIOR_EVENTS = 5
+SECONDS_PER_HOUR = 3600
+NEUTRAL_RATE = 0.5  # before the first event of the log
+
+
+def in_units(value: ir.NumericValue) -> ir.IntegerValue:
+    """A number in units of 1/1024, rounded."""
+    return (value.cast("float64") * UNIT).round().cast("int64")
+
+
+def hour(timestamp: ir.IntegerValue) -> ir.IntegerValue:
+    """Start of a timestamp's hour, unix seconds."""
+    return timestamp - timestamp % SECONDS_PER_HOUR
+
+
+def log_before_hour(events: ir.Table, probes: ir.Table) -> ir.Table:
+    """The log's totals before the hour of each probe.
+
+    Args:
+        events: columns item_id, timestamp, label, value (units).
+        probes: column timestamp.
+
+    Returns:
+        One row per hour that has a probe: timestamp (the hour), global_rate, global_value (float64; 0.5 and 0 when nothing was
+        known), log_events, log_events_30d, log_items (int64: events so far and in 30 days, distinct items so far).
+    """
+    first_seen = events.group_by(c.ITEM_ID).aggregate(**{c.TIMESTAMP: events[c.TIMESTAMP].min()})
+    zero = ibis.literal(0, "int64")
+    one = ibis.literal(1, "int64")
+    points = ibis.union(
+        events.select(
+            hour(events[c.TIMESTAMP]).name(c.TIMESTAMP),
+            n=one,
+            label=events[c.LABEL].cast("int64"),
+            value=events.value,
+            items=zero,
+            probe=zero,
+        ),
+        first_seen.select(
+            hour(first_seen[c.TIMESTAMP]).name(c.TIMESTAMP), n=zero, label=zero, value=zero, items=one, probe=zero
+        ),
+        probes.select(
+            hour(probes[c.TIMESTAMP]).name(c.TIMESTAMP), n=zero, label=zero, value=zero, items=zero, probe=one
+        ).distinct(),
+    )
+    hours = points.group_by(c.TIMESTAMP).aggregate(
+        **{name: points[name].sum() for name in ("n", "label", "value", "items", "probe")}
+    )
+    before = before_now(None)
+    month = ibis.range_window(order_by=c.TIMESTAMP, preceding=(30 * SECONDS_PER_DAY, 1))
+    totals = hours.select(
+        c.TIMESTAMP,
+        "probe",
+        **{name: hours[name].sum().over(before).fill_null(0) for name in ("n", "label", "value", "items")},
+        recent=hours.n.sum().over(month).fill_null(0),
+    )
+    known = totals.filter(totals.probe > 0)
+    count = ibis.greatest(known.n, 1).cast("float64")
+    return known.select(
+        c.TIMESTAMP,
+        global_rate=ibis.ifelse(known.n > 0, known.label / count, NEUTRAL_RATE),
+        global_value=known.value / count / UNIT,
+        log_events=known.n.cast("int64"),
+        log_events_30d=known.recent.cast("int64"),
+        log_items=known["items"].cast("int64"),
+    )
+
+
+def smoothed(total: ir.NumericValue, events: ir.IntegerValue, prior: ir.FloatingValue) -> ir.FloatingValue:
+    """Mean of a measure with the prior mean counted as PRIOR_EVENTS events."""
+    return (total + prior * PRIOR_EVENTS) / (events + PRIOR_EVENTS).cast("float64")
+
+
+def judged_events(events: ir.Table) -> ir.Table:
+    """Known events with what was known before each of them.
+
+    Args:
+        events: columns user_id, item_id, timestamp, label, rating (may be null).
+
+    Returns:
+        One row per event: user_id, item_id, timestamp, label (int64) and, in units of 1/1024, int64: value (rating, else label),
+        item_rate, item_value, user_rate, user_value (smoothed, strictly before the event's timestamp), popularity (ln(1 + the
+        item's events before)).
+    """
+    label = events[c.LABEL].cast("int64")
+    plain = events.select(
+        c.USER_ID,
+        c.ITEM_ID,
+        c.TIMESTAMP,
+        label=label,
+        value=in_units(ibis.coalesce(events[c.RATING].cast("float64"), label.cast("float64"))),
+        hour=hour(events[c.TIMESTAMP]),
+    )
+    of_log = log_before_hour(plain, plain).rename(log_hour=c.TIMESTAMP)
+    earlier = {
+        f"{entity}_{name}": total.over(strictly_earlier(key)).fill_null(0)
+        for entity, key in (("item", c.ITEM_ID), ("user", c.USER_ID))
+        for name, total in (("events", plain.count()), ("label", plain.label.sum()), ("value", plain.value.sum()))
+    }
+    seen = plain.mutate(**earlier).join(of_log, [("hour", "log_hour")], how="inner")
+    value_prior = seen.global_value * UNIT
+    return seen.select(
+        c.USER_ID,
+        c.ITEM_ID,
+        c.TIMESTAMP,
+        "label",
+        "value",
+        item_rate=in_units(smoothed(seen.item_label, seen.item_events, seen.global_rate)),
+        item_value=smoothed(seen.item_value, seen.item_events, value_prior).round().cast("int64"),
+        user_rate=in_units(smoothed(seen.user_label, seen.user_events, seen.global_rate)),
+        user_value=smoothed(seen.user_value, seen.user_events, value_prior).round().cast("int64"),
+        popularity=in_units((seen.item_events + 1).ln()),
+    )

@@ -1,0 +1,210 @@
+"""Split interactions -> point-in-time features of every known row, and the serving snapshot of every cut.
+
+Rows and snapshots come from the same expressions (offline/preprocess/expressions.py): a row probes them at its own timestamp, a
+snapshot probes each user one second after their last known event and each item one second after the log's last known event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+from ibis.backends import BaseBackend
+from tqdm import tqdm
+
+from data_exchange_center import columns as c
+from data_exchange_center.errors import DataError
+from data_exchange_center.feature_spec import FeatureSpec, load_spec
+from data_exchange_center.settings import Settings
+from data_exchange_center.step import parser, run_step
+from data_exchange_center.tables import FEATURE_ROWS, ITEM_FEATURES, SPLIT_INTERACTIONS, USER_FEATURES, Table
+from data_exchange_center.workspace import CUTS, Workspace, atomic_path, read_table, write_json
+from offline.preprocess import expressions
+from offline.preprocess.axes import Axes, axes_of
+from offline.preprocess.counters import LARGEST_COUNT
+from offline.preprocess.engine import connect, register, write_parquet
+from offline.preprocess.feature_columns import EntityColumns, entity_columns, term_length, typed
+from offline.preprocess.judged_events import judged_events
+
+log = logging.getLogger("marquee")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every part of the step works on."""
+
+    engine: BaseBackend
+    events: ir.Table
+    users: ir.Table
+    items: ir.Table
+    user_columns: EntityColumns
+    item_columns: EntityColumns
+    axes: Axes
+    history_length: int
+
+
+def cuts_of(settings: Settings) -> tuple[str, ...]:
+    """Cuts that get a snapshot: all that the release may know."""
+    return CUTS if settings.split.holdout == "none" else CUTS[:-1]
+
+
+def rows_of(events: ir.Table, cut: str) -> ir.Table:
+    """The split interactions that are known at a cut."""
+    known = {
+        "early": events.early,
+        "train": events[c.SPLIT] == c.TRAIN,
+        "offline": events[c.SPLIT] != c.ONLINE,
+        "all": ibis.literal(True),
+    }
+    return events.filter(known[cut])
+
+
+def compute_features(settings: Settings) -> dict[str, Any]:
+    """Writes features/rows.parquet, features/axes.json and features/<cut>/{users,items}.parquet.
+
+    Rows that the release may not know (the online ones under HOLDOUT=online) get no features and feed none.
+
+    Returns:
+        Rows and columns written, and seconds, per table.
+
+    Raises:
+        SpecError: the spec declares a feature that nothing provides, or arrays of contradicting lengths.
+        DataError: a table is missing or breaks its contract.
+    """
+    workspace = Workspace(settings)
+    spec = load_spec(settings.features.spec)
+    cuts = cuts_of(settings)
+    inputs = _read(settings, workspace, spec)
+    written: dict[str, dict[str, Any]] = {}
+    with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table") as progress:
+        for cut in cuts:
+            known = rows_of(inputs.events, cut)
+            judged = inputs.engine.create_table(f"judged_{cut}", judged_events(known))
+            if not judged.count().execute():
+                raise DataError(f"no event is known at cut {cut!r}; the log is too small for this split")
+            parts = {
+                f"{cut}/users.parquet": (USER_FEATURES, _user_snapshot(inputs, judged)),
+                f"{cut}/items.parquet": (ITEM_FEATURES, _item_snapshot(inputs, judged)),
+            }
+            if cut == cuts[-1]:
+                parts["rows.parquet"] = (FEATURE_ROWS, _rows(inputs, judged, known))
+            for name, (contract, table) in parts.items():
+                started = time.perf_counter()
+                rows = _write(inputs, workspace, name, contract, table)
+                written[name] = {"rows": rows, "seconds": round(time.perf_counter() - started, 2)}
+                progress.update()
+    write_json(workspace.features / "axes.json", inputs.axes.as_json())
+    return {
+        "user_features": len(inputs.user_columns.names),
+        "item_features": len(inputs.item_columns.names),
+        "defaults_for": [*inputs.user_columns.absent, *inputs.item_columns.absent],
+        "terms": len(inputs.axes.terms),
+        "cuts": list(cuts),
+        "tables": written,
+        "rows": written["rows.parquet"]["rows"],
+        "written": str(workspace.features),
+    }
+
+
+def _read(settings: Settings, workspace: Workspace, spec: FeatureSpec) -> Inputs:
+    events = SPLIT_INTERACTIONS.validate(read_table(workspace.split / "interactions.parquet"))
+    users = read_table(workspace.tables / "users.parquet")
+    items = read_table(workspace.tables / "items.parquet")
+    busiest = events.group_by(c.USER_ID).aggregate([([], "count_all")])
+    most = max(busiest["count_all"].to_pylist(), default=0)
+    if most > LARGEST_COUNT:
+        raise DataError(f"a user has {most} events; at most {LARGEST_COUNT} can be counted: leave that user out")
+    engine = connect(settings.features.engine)
+    return Inputs(
+        engine,
+        register(engine, "interactions", events),
+        register(engine, "users", users),
+        register(engine, "items", items),
+        entity_columns(c.USER_ID, spec.user_features, expressions.USER_FEATURES, users.column_names),
+        entity_columns(c.ITEM_ID, spec.item_features, expressions.ITEM_FEATURES, items.column_names),
+        axes_of(items, term_length(spec)),
+        settings.features.history_length,
+    )
+
+
+def _user_features(inputs: Inputs, judged: ir.Table, probes: ir.Table) -> ir.Table:
+    return expressions.user_features(
+        judged,
+        inputs.items,
+        probes,
+        axes=inputs.axes,
+        history_length=inputs.history_length,
+        wanted=inputs.user_columns.computed,
+    )
+
+
+def _item_features(inputs: Inputs, judged: ir.Table, probes: ir.Table) -> ir.Table:
+    return expressions.item_features(
+        judged, inputs.items, probes, axes=inputs.axes, wanted=inputs.item_columns.computed
+    )
+
+
+def _with_attributes(table: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
+    own = attributes.select(columns.key, *columns.attributes).rename(attribute_key=columns.key)
+    return table.left_join(own, [(columns.key, "attribute_key")]).drop("attribute_key")
+
+
+def _user_snapshot(inputs: Inputs, judged: ir.Table) -> ir.Table:
+    probes = judged.group_by(c.USER_ID).aggregate(**{c.TIMESTAMP: judged[c.TIMESTAMP].max() + 1})
+    found = _with_attributes(_user_features(inputs, judged, probes), inputs.users, inputs.user_columns)
+    return found.order_by(c.USER_ID).select(c.USER_ID, c.TIMESTAMP, **typed(found, inputs.user_columns))
+
+
+def _item_snapshot(inputs: Inputs, judged: ir.Table) -> ir.Table:
+    end = judged[c.TIMESTAMP].max().execute() + 1
+    probes = inputs.items.select(c.ITEM_ID, **{c.TIMESTAMP: ibis.literal(end, "int64")})
+    found = _with_attributes(_item_features(inputs, judged, probes), inputs.items, inputs.item_columns)
+    return found.order_by(c.ITEM_ID).select(c.ITEM_ID, c.TIMESTAMP, **typed(found, inputs.item_columns))
+
+
+def _rows(inputs: Inputs, judged: ir.Table, known: ir.Table) -> ir.Table:
+    of_user = _user_features(inputs, judged, known).rename(probe_user=c.USER_ID, user_time=c.TIMESTAMP)
+    of_item = _item_features(inputs, judged, known).rename(probe_item=c.ITEM_ID, item_time=c.TIMESTAMP)
+    rows = known.select(list(FEATURE_ROWS.required))
+    rows = rows.left_join(of_user, [(c.USER_ID, "probe_user"), (c.TIMESTAMP, "user_time")])
+    rows = rows.left_join(of_item, [(c.ITEM_ID, "probe_item"), (c.TIMESTAMP, "item_time")])
+    rows = _with_attributes(rows, inputs.users, inputs.user_columns)
+    rows = _with_attributes(rows, inputs.items, inputs.item_columns)
+    return rows.order_by(c.ROW_ID).select(
+        *FEATURE_ROWS.required, **typed(rows, inputs.user_columns), **typed(rows, inputs.item_columns)
+    )
+
+
+def _write(inputs: Inputs, workspace: Workspace, name: str, contract: Table, table: ir.Table) -> int:
+    """Writes a table, reads it back and validates it; only then it gets its name. Returns its number of rows."""
+    with atomic_path(workspace.features / name) as temporary:
+        write_parquet(inputs.engine, table, temporary)
+        schema = table.schema().to_pyarrow()
+        scalars = {
+            field.name: field.type
+            for field in schema
+            if not pa.types.is_list(field.type) and field.name not in contract.required
+        }
+        promised = Table(contract.name, {**contract.required, **scalars}, key=contract.key, allowed=contract.allowed)
+        return promised.validate(read_table(temporary, list(promised.required))).num_rows
+
+
+def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
+    return compute_features(settings)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    options = parser("Compute point-in-time features of every row, and the serving snapshots of users and items.")
+    run_step("s2_term_trans", options, _step, argv)
+
+
+if __name__ == "__main__":
+    main()
