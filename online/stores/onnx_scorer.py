@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class OpenModel:
             return {name: np.empty(0, np.float32) for name in OUTPUTS}
         try:
             values = self.session.run(OUTPUTS, inputs)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions share no base but Exception
+        except Exception as error:  # onnxruntime's own exceptions share no other base
             raise StoreError(f"the model failed: {error}") from error
         for name, value in zip(OUTPUTS, values, strict=True):
             if value.shape != (candidates,):
@@ -75,7 +76,8 @@ class OnnxScorer(Scorer):
             "model_sha256": release.manifest["files"]["model/model.onnx"]["sha256"],
             "feature_spec_sha256": release.manifest["feature_spec_sha256"],
         }
-        if read_meta(folder) != promised or sha256(folder / MODEL) != promised["model_sha256"]:
+        kept = (folder / MODEL).is_file() and sha256(folder / MODEL) == promised["model_sha256"]
+        if not kept or read_meta(folder) != promised:
             self.drop(release.id)
             with atomic_folder(folder) as temporary:
                 shutil.copyfile(release.file("model/model.onnx"), temporary / MODEL)
@@ -118,7 +120,7 @@ class OnnxScorer(Scorer):
         if meta is None:
             raise StoreUnavailable(f"{folder}: no model of this release; publish it")
         content = (folder / MODEL).read_bytes() if (folder / MODEL).is_file() else b""
-        actual = sha256(folder / MODEL) if content else "no file"
+        actual = hashlib.sha256(content).hexdigest()
         if actual != meta["model_sha256"]:
             raise StoreError(
                 f"{folder / MODEL}: checksum is {actual}, promised {meta['model_sha256']}; publish it again"
@@ -138,7 +140,7 @@ def open_model(content: bytes, meta: dict[str, str]) -> OpenModel:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions share no base but Exception
+    except Exception as error:  # onnxruntime's own exceptions share no other base
         raise StoreError(
             f"model of feature spec {meta['feature_spec_sha256'][:12]}: not a usable ONNX file: {error}"
         ) from error
