@@ -16,7 +16,7 @@ them in the same second, as in MovieLens, and in no order: what comes next is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +25,15 @@ from scipy.special import ndtr
 from data_exchange_center import columns as c
 from data_exchange_center.errors import SettingsError
 from data_exchange_center.tables import STRINGS
+from data_exchange_center.workspace import Workspace, read_array
 from offline.datasets.canonical import Dataset, assemble
 
 FACTORS = 8
 CHOICE = 1.4  # how much preference, against popularity, decides what is watched
 NOISE = 0.75  # standard deviation of a rating around what the user thinks, in stars
 TAIL = 1.1  # exponent of the popularity's tail
-WHOLE_CATALOG = 4096  # up to so many items a user chooses among all of them, beyond it among a sample by popularity
+WHOLE_CATALOG = 4096  # up to so many items a user chooses among all of them,
+POOL = 1024  # beyond it among at least so many, drawn by popularity
 START, DAYS = 874_724_710, 215  # the moment and the length of the log
 GENRES = (
     "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Film-Noir",
@@ -96,6 +98,11 @@ class Truth:
     def arrays(self) -> dict[str, np.ndarray]:
         """Name -> array, as written beside the tables."""
         return dict(vars(self))
+
+
+def read_truth(workspace: Workspace) -> Truth:
+    """The truth that `load_dataset` wrote beside the generated tables."""
+    return Truth(**{one.name: read_array(workspace.tables / "truth" / f"{one.name}.npy") for one in fields(Truth)})
 
 
 def generate(users: int, items: int, events: int, seed: int, positive_above: float = 3.0) -> Dataset:
@@ -240,22 +247,24 @@ def _choices(random: np.random.Generator, truth: Truth, counts: np.ndarray) -> t
 
 
 def _pool_size(items: int, count: int) -> int:
-    return items if items <= WHOLE_CATALOG else min(items, max(1024, 4 * count))
+    return items if items <= WHOLE_CATALOG else min(items, max(POOL, 4 * count))
 
 
 def _pools(random: np.random.Generator, truth: Truth, rows: int, pool: int) -> tuple[np.ndarray | None, np.ndarray]:
     """Candidates [rows, pool] of each user (None: all items), and the log weight that they still carry.
 
-    A pool is drawn by popularity in equal strata, so the draw has spent the popularity and the candidates' weights are equal;
-    an item that fills two strata may come twice in a row, and the second one gets the weight 0.
+    A pool is drawn by popularity in equal strata, so the draw has spent an item's popularity up to one stratum; what is above
+    that it still carries. An item that fills several strata comes several times in a row, and only the first one counts.
     """
     items = len(truth.popularity)
     if pool >= items:
         return None, truth.popularity[None, :]
     cumulated = np.cumsum(np.exp(truth.popularity.astype(np.float64)))
-    points = (np.arange(pool) + random.random((rows, pool))) * (cumulated[-1] / pool)
+    stratum = cumulated[-1] / pool
+    points = (np.arange(pool) + random.random((rows, pool))) * stratum
     candidates = np.minimum(np.searchsorted(cumulated, points), items - 1)
-    weight = np.zeros((rows, pool), dtype=np.float32)
+    left = np.maximum(truth.popularity - np.float32(np.log(stratum)), 0)
+    weight = left[candidates]
     weight[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = -np.inf
     return candidates, weight
 
