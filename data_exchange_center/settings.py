@@ -87,6 +87,12 @@ class StoreSettings(Section):
     item_index: str = Field("embedded://", description="embedded:// or http(s)://")
     feature_store: str = Field("embedded://", description="embedded:// or redis://")
     scorer: str = Field("embedded://", description="embedded:// or grpc://, grpcs://")
+    ca_file: str = Field(
+        "", description="PEM of the authority that signed the servers' certificates; the system's if empty"
+    )
+    triton_repository: str = Field(
+        "", description="folder that Triton serves models from, as this machine sees it; only publishing needs it"
+    )
     keep_releases: int = Field(3, ge=1)
 
 

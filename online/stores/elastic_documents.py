@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_exchange_center import columns as c
 from data_exchange_center.release import Release
-from data_exchange_center.workspace import read_array, read_json
+from data_exchange_center.workspace import read_array
 from online.stores.elastic_queries import strength_field
+from online.stores.item_arrays import SOURCES, read_item_arrays
 
-LAYOUT = 1  # counts up when documents or mapping change, so that indexes of an older layout are built again
-FILES = (
-    "tables/items.parquet",
-    "recall/item_vectors.npy",
-    "recall/term_indptr.npy",
-    "recall/term_indices.npy",
-    "recall/term_values.npy",
-    "recall/popularity.npy",
-    "recall/recall.json",
-)
+LAYOUT = 1  # counts up when documents or mapping change, so that an index of an older layout is built again
+POPULARITY = "recall/popularity.npy"
 
 
 class Documents:
-    """Everything the index of a release is made of; items are read in one go, documents are made one by one.
+    """Everything that the index of a release is made of.
 
     Attributes:
-        terms: every term of the release, in the order of the strength matrix.
+        terms: every term of the release.
+        dimension: of the item vectors.
         meta: what tells this content from any other: release, number of items, fingerprint of the files.
     """
 
     def __init__(self, release: Release) -> None:
-        self._items = release.table("items")
-        self._vectors = read_array(release.file("recall/item_vectors.npy"), mmap=True)
-        self._popularity = read_array(release.file("recall/popularity.npy"), mmap=True)[0]
-        self._strengths = [
-            read_array(release.file(f"recall/term_{part}.npy")) for part in ("indptr", "indices", "values")
-        ]
-        self.terms: list[str] = read_json(release.file("recall/recall.json"))["terms"]
-        content = "".join(str(release.manifest["files"][name]["sha256"]) for name in FILES)
+        self.terms, self._arrays = read_item_arrays(release)
+        self.dimension = int(self._arrays.vectors.shape[1])
+        self._popularity = read_array(release.file(POPULARITY), mmap=True)[0]  # of the global segment
+        items = release.table("items")
+        self._ids = items[c.ITEM_ID].to_pylist()
+        self._titles = items[c.TITLE].to_pylist() if c.TITLE in items.column_names else [""] * len(self._ids)
+        content = "".join(str(release.manifest["files"][name]["sha256"]) for name in (*SOURCES, POPULARITY))
         self.meta: dict[str, Any] = {
             "release": release.id,
             "items": len(self),
@@ -50,39 +42,36 @@ class Documents:
         }
 
     def __len__(self) -> int:
-        return int(self._items.num_rows)
-
-    @property
-    def dimension(self) -> int:
-        return int(self._vectors.shape[1])
-
-    @cached_property
-    def _strengths_by_item(self) -> list[dict[str, float]]:
-        """Item row -> strength column -> strength. The release keeps the matrix by term."""
-        indptr, indices, values = self._strengths
-        found: list[dict[str, float]] = [{} for _ in range(len(self))]
-        for number, term in enumerate(self.terms):
-            field = strength_field(term).removeprefix("strength.")
-            part = slice(indptr[number], indptr[number + 1])
-            for row, value in zip(indices[part].tolist(), values[part].tolist(), strict=True):
-                found[row][field] = value
-        return found
+        return len(self._ids)
 
     def actions(self, index: str) -> Iterator[dict[str, Any]]:
         """Bulk actions, one an item, in the order of the item rows."""
-        columns = {name: self._items[name].to_pylist() for name in self._items.column_names}
-        absent = [None] * len(self)
-        titles, years, terms = (columns.get(name, absent) for name in (c.TITLE, c.YEAR, c.TERMS))
-        for row, item in enumerate(columns[c.ITEM_ID]):
-            yield {
+        arrays = self._arrays
+        members = by_item(arrays.member_indptr, arrays.member_rows, np.ones(len(arrays.member_rows)), len(self))
+        strengths = by_item(arrays.strength_indptr, arrays.strength_rows, arrays.strength_values, len(self))
+        for row, item in enumerate(self._ids):
+            strong = {self.terms[number]: value for number, value in strengths[row]}
+            document = {
                 "_index": index,
                 "_id": str(item),
                 "item_id": str(item),
                 "item_row": row,
-                "title": titles[row],
-                "terms": terms[row] or [],
-                "strength": self._strengths_by_item[row],
-                "year": years[row] or 0,
+                "title": self._titles[row],
+                "terms": [self.terms[number] for number, _ in members[row]],
+                "recalled_by": list(strong),
+                "strength": {strength_field(term, parent=False): value for term, value in strong.items()},
                 "popularity": float(self._popularity[row]),
-                "vector": np.asarray(self._vectors[row], np.float32).tolist(),
+                "vector": arrays.vectors[row].tolist(),
             }
+            if arrays.years[row]:
+                document["year"] = int(arrays.years[row])
+            yield document
+
+
+def by_item(indptr: np.ndarray, rows: np.ndarray, values: np.ndarray, items: int) -> Sequence[list[tuple[int, float]]]:
+    """Item row -> (number of the term, value) of each entry of a matrix that is kept by term."""
+    found: list[list[tuple[int, float]]] = [[] for _ in range(items)]
+    numbers = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    for number, row, value in zip(numbers.tolist(), rows.tolist(), values.tolist(), strict=True):
+        found[row].append((number, value))
+    return found

@@ -17,6 +17,7 @@ from elasticsearch.helpers import streaming_bulk
 
 from data_exchange_center.errors import SettingsError, StoreError, StoreUnavailable
 from data_exchange_center.release import Release
+from data_exchange_center.settings import Settings
 from online.stores.elastic_documents import Documents
 from online.stores.elastic_queries import FILTER_PATH, index_body, read_hits, search_body
 from online.stores.ports import Filters, Hits, ItemIndex, TermQuery, VectorQuery
@@ -36,6 +37,11 @@ NDJSON = {
 
 def index_name(release: str) -> str:
     return f"items-{release}"
+
+
+def open_items(settings: Settings, url: str) -> ItemIndex:
+    """The adapter for a URL, or for those of several nodes, separated by commas."""
+    return ElasticItems(url, settings.stores.ca_file, settings.serve.threads)
 
 
 class ElasticItems(ItemIndex):
@@ -68,6 +74,9 @@ class ElasticItems(ItemIndex):
         filters: Filters,
         timeout: float,
     ) -> list[Hits]:
+        if timeout <= 0:
+            raise StoreUnavailable("Elasticsearch: no time left to ask")
+        _check(queries, exclude)
         answers = [read_hits(query, []) for query in queries]
         asked = [place for place, query in enumerate(queries) if query.k > 0 and _asks_something(query)]
         if not asked:
@@ -148,7 +157,7 @@ class ElasticItems(ItemIndex):
         """The client's transport without the client around it, which makes some twenty objects per call with a timeout."""
         with _errors("search"):
             meta, body = self._client.transport.perform_request(
-                "POST", MSEARCH, body=searches, headers=NDJSON, request_timeout=max(timeout, 0.001)
+                "POST", MSEARCH, body=searches, headers=NDJSON, request_timeout=timeout
             )
         if meta.status != 200:
             busy = meta.status in BUSY
@@ -172,11 +181,20 @@ def _asks_something(query: VectorQuery | TermQuery) -> bool:
     return bool(len(query.vector) if isinstance(query, VectorQuery) else query.terms)
 
 
+def _check(queries: Sequence[VectorQuery | TermQuery], exclude: np.ndarray) -> None:
+    """What JSON cannot carry, or the server would take without a word."""
+    for query in queries:
+        if isinstance(query, VectorQuery) and not np.isfinite(query.vector).all():
+            raise StoreError(f"query {query.channel!r}: its vector is not finite", field="vector")
+    if len(exclude) and np.min(exclude) < 0:
+        raise StoreError(f"exclude: item rows start at 0, got {np.min(exclude)}", field="exclude")
+
+
 def _raise_for(response: dict[str, Any], name: str) -> None:
     """An msearch answers 200 whatever became of its searches; each has a status of its own."""
     status = response.get("status")
     if status == 404:
-        raise StoreError(f"Elasticsearch holds no index {name}; publish the release first")
+        raise StoreUnavailable(f"Elasticsearch holds no index {name}; publish the release")
     if status != 200:
         error = response.get("error", {})
         raise StoreError(f"Elasticsearch, {name}: {error.get('type', status)}: {error.get('reason', '')}")

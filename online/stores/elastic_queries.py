@@ -5,9 +5,10 @@ One document an item:
     item_id    keyword   the id as text
     item_row   integer   the item's place in the release's items table; answers carry nothing else
     title      keyword   for people (not searchable)
-    terms      keyword   what filters and the term channel match on
+    terms      keyword   what filters match on
+    recalled_by  keyword  terms that the item has a strength in: what the term channel matches on
     strength.<term>  float  the item's strength in the term, one column a term, doc values only
-    year       integer   0 when unknown
+    year       integer   absent when unknown: such an item is in no range
     popularity float     of the global segment, for people and dashboards
     vector     dense_vector  item side of the vector channel, inner product, HNSW
 
@@ -41,9 +42,9 @@ FILTER_PATH = (
 )
 
 
-def strength_field(term: str) -> str:
+def strength_field(term: str, *, parent: bool = True) -> str:
     """The column of a term's strengths; percent-encoded, since a dot in a field name opens an object."""
-    return "strength." + quote(term, safe="").replace(".", "%2E")
+    return ("strength." if parent else "") + quote(term, safe="").replace(".", "%2E")
 
 
 def index_body(terms: Sequence[str], dimension: int, meta: dict[str, Any]) -> dict[str, Any]:
@@ -54,14 +55,13 @@ def index_body(terms: Sequence[str], dimension: int, meta: dict[str, Any]) -> di
         dimension: of the item vectors; 0 leaves the vector out.
         meta: kept in the mapping's `_meta`.
     """
-    strengths = {
-        strength_field(term).removeprefix("strength."): {"type": "float", "index": False} for term in sorted(terms)
-    }
+    strengths = {strength_field(term, parent=False): {"type": "float", "index": False} for term in sorted(terms)}
     properties: dict[str, Any] = {
         "item_id": {"type": "keyword"},
         "item_row": {"type": "integer"},
         "title": {"type": "keyword", "index": False, "doc_values": False},
         "terms": {"type": "keyword"},
+        "recalled_by": {"type": "keyword", "doc_values": False},
         "strength": {"properties": strengths},
         "year": {"type": "integer"},
         "popularity": {"type": "float", "index": False},
@@ -86,7 +86,7 @@ def index_body(terms: Sequence[str], dimension: int, meta: dict[str, Any]) -> di
         "mappings": {
             "dynamic": "strict",
             "_meta": meta,
-            "_source": {"excludes": ["vector", "strength"]},
+            "_source": {"excludes": ["vector", "strength", "recalled_by"]},
             "properties": properties,
         },
     }
@@ -115,7 +115,7 @@ def search_body(
         if conditions:
             knn["filter"] = {"bool": conditions}
         return {**body, "knn": knn}
-    matched = {"terms": {"terms": list(query.terms)}}
+    matched = {"terms": {"recalled_by": list(query.terms)}}
     return {
         **body,
         "query": {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,9 +20,11 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from data_exchange_center.errors import SettingsError, StoreError, StoreUnavailable
 from data_exchange_center.release import Release
+from data_exchange_center.settings import Settings
+from online.stores.model_inputs import OUTPUTS, ModelInput, checked_inputs
 from online.stores.ports import Scorer
 from online.stores.triton_tensors import infer_request, read_outputs
-from online.stores.triton_versions import Version, versions_in
+from online.stores.triton_versions import Version, inputs_in, versions_in
 
 LOAD_TIMEOUT = 120.0  # seconds until a server has loaded a version and run it once
 READ_TIMEOUT = 10.0  # seconds for calls outside of requests
@@ -33,6 +36,20 @@ CHANNEL = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
+
+
+def open_scorer(settings: Settings, url: str) -> Scorer:
+    """The adapter for a URL."""
+    folder = settings.stores.triton_repository
+    return TritonScorer(url, Path(folder) if folder else None, settings.stores.ca_file)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A release's model as the server has it loaded."""
+
+    version: Version
+    inputs: tuple[ModelInput, ...]
 
 
 class TritonScorer(Scorer):
@@ -56,24 +73,29 @@ class TritonScorer(Scorer):
             self._channel = grpc.insecure_channel(target, CHANNEL)
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._repository = repository
-        self._versions: dict[str, Version] = {}
+        self._known: dict[str, Served] = {}
 
     def score(self, release: str, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
-        started = time.monotonic()
-        version = self._versions.get(release) or self._resolve(release, timeout)
-        try:
-            request = infer_request(version.model, version.number, inputs)
-        except TypeError as error:
-            raise StoreError(f"Triton, release {release}: {error}") from error
-        left = timeout - (time.monotonic() - started)
+        deadline = time.monotonic() + timeout
+        served = self._known.get(release) or self._resolve(release, timeout)
+        given, candidates = checked_inputs(served.inputs, inputs)
+        if not candidates:
+            return {name: np.empty(0, np.float32) for name in OUTPUTS}
+        request = infer_request(served.version.model, served.version.number, given)
         try:
             with _errors(f"score with release {release}"):
-                return read_outputs(self._stub.ModelInfer(request, timeout=max(left, 0.001)))
+                outputs = read_outputs(self._stub.ModelInfer(request, timeout=_left(deadline)))
         except StoreUnavailable:
             raise
         except StoreError:
-            self._versions.pop(release, None)  # the release may have come back as another version
+            self._known.pop(release, None)  # the release may have come back as another version
             raise
+        for name in OUTPUTS:
+            if name not in outputs or outputs[name].shape != (candidates,):
+                raise StoreError(
+                    f"Triton, release {release}: {name!r} is not an output of shape [{candidates}]", field=name
+                )
+        return {name: outputs[name] for name in OUTPUTS}
 
     def load(self, release: Release) -> None:
         # imports onnx, which only publishing needs
@@ -81,24 +103,18 @@ class TritonScorer(Scorer):
 
         version = ModelRepository(self._folder()).add(release)
         self._load(version.model)
-        with _errors(f"wait for release {release.id}"):
-            ready = self._stub.ModelReady(
-                pb.ModelReadyRequest(name=version.model, version=str(version.number)), timeout=READ_TIMEOUT
-            )
-        if not ready.ready:
+        if not self._version_ready(version, READ_TIMEOUT):
             raise StoreError(f"Triton loaded {version.model}, but version {version.number} is not ready; see its log")
 
     def ready(self, release: str, timeout: float) -> bool:
         try:
-            version = self._resolve(release, timeout)
-            with _errors("ask whether a model is ready"):
-                request = pb.ModelReadyRequest(name=version.model, version=str(version.number))
-                return bool(self._stub.ModelReady(request, timeout=timeout).ready)
+            deadline = time.monotonic() + timeout
+            return self._version_ready(self._resolve(release, timeout).version, _left(deadline))
         except StoreError:
             return False
 
     def fingerprint(self, release: str, timeout: float) -> dict[str, str]:
-        version = self._resolve(release, timeout)
+        version = self._resolve(release, timeout).version
         return {"model_sha256": version.model_sha256, "feature_spec_sha256": version.feature_spec_sha256}
 
     def releases(self) -> list[str]:
@@ -108,7 +124,7 @@ class TritonScorer(Scorer):
         from online.stores.triton_repository import ModelRepository
 
         repository = ModelRepository(self._folder())
-        self._versions.pop(release, None)
+        self._known.pop(release, None)
         removed = repository.remove(release)
         if removed is None:
             return
@@ -144,24 +160,46 @@ class TritonScorer(Scorer):
         with _errors(f"load {model}"):
             self._stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=model), timeout=LOAD_TIMEOUT)
 
-    def _resolve(self, release: str, timeout: float) -> Version:
+    def _version_ready(self, version: Version, timeout: float) -> bool:
+        with _errors("ask whether a model is ready"):
+            request = pb.ModelReadyRequest(name=version.model, version=str(version.number))
+            return bool(self._stub.ModelReady(request, timeout=timeout).ready)
+
+    def _resolve(self, release: str, timeout: float) -> Served:
         served = self._served(timeout)
         if release not in served:
-            self._versions.pop(release, None)
-            raise StoreError(f"Triton serves no model of release {release}; publish the release first")
-        self._versions[release] = served[release]
+            self._known.pop(release, None)
+            raise StoreUnavailable(f"Triton serves no model of release {release}; publish it")
+        self._known[release] = served[release]
         return served[release]
 
-    def _served(self, timeout: float) -> dict[str, Version]:
-        """Release -> version, of every model that the server has loaded."""
+    def _served(self, timeout: float) -> dict[str, Served]:
+        """What the server has loaded, by release."""
+        if timeout <= 0:
+            raise StoreUnavailable("Triton: no time left to ask")
         deadline = time.monotonic() + timeout
-        found: dict[str, Version] = {}
+        found: dict[str, Served] = {}
         with _errors("list the models"):
             index = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=timeout)
             for model in sorted({entry.name for entry in index.models}):
-                left = max(deadline - time.monotonic(), 0.001)
-                found |= versions_in(self._stub.ModelConfig(pb.ModelConfigRequest(name=model), timeout=left).config)
+                request = pb.ModelConfigRequest(name=model)
+                config = self._stub.ModelConfig(request, timeout=_left(deadline)).config
+                if versions := versions_in(config):
+                    inputs = inputs_in(config)
+                    found |= {release: Served(version, inputs) for release, version in versions.items()}
         return found
+
+
+def _left(deadline: float) -> float:
+    """Seconds until a deadline.
+
+    Raises:
+        StoreUnavailable: it has passed.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise StoreUnavailable("Triton: no time left to ask")
+    return left
 
 
 @contextmanager

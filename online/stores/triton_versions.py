@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from online.stores.model_inputs import ModelInput, declared_input
+
+ELEMENTS = {pb.TYPE_FP32: "tensor(float)", pb.TYPE_INT64: "tensor(int64)", pb.TYPE_STRING: "tensor(string)"}
 PREFIX = "release:"  # of the configuration's parameters that map a release
 
 
@@ -39,3 +42,11 @@ def versions_in(config: pb.ModelConfig) -> dict[str, Version]:
                 config.name, int(entry["version"]), str(entry["model_sha256"]), str(entry["feature_spec_sha256"])
             )
     return found
+
+
+def inputs_in(config: pb.ModelConfig) -> tuple[ModelInput, ...]:
+    """What a model takes."""
+    return tuple(
+        declared_input(tensor.name, ELEMENTS.get(tensor.data_type, str(tensor.data_type)), list(tensor.dims))
+        for tensor in config.input
+    )
