@@ -145,6 +145,8 @@ USER_PROFILES = Table(
         "history_labels": pa.list_(pa.int8()),
         "history_timestamps": pa.list_(pa.int64()),
     },
+    # aligned with history: the rating where the log has one, else the label; what the affinity scores read
+    optional={"history_values": pa.list_(pa.float32())},
     key=(c.USER_ID,),
 )
 
