@@ -56,7 +56,7 @@ maxmemory-policy noeviction
 def open_users(settings: Settings, url: str) -> UserStore:
     """The user store on the embedded server, which is started when it does not run."""
     folder = Workspace(settings).online
-    return RedisUsers(link_to_socket(str(ensure_running(folder))), folder)
+    return RedisUsers(link_to_socket(str(ensure_running(folder))), folder, settings.data.positive_above)
 
 
 def ensure_running(online_folder: Path) -> Path:

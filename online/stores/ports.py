@@ -20,6 +20,7 @@ from data_exchange_center.release import Release
 
 Id = int | str
 ANSWERS_KEPT = 50_000
+LIKED_KEPT = 50
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class UserProfile:
         terms, term_weights: preferred terms, best first; weights float32 [T].
         vector: float32 [D], the user's side of the vector channel; empty when the user has none.
         history: int32 [H], item rows of every interaction in the release's known rows, oldest first.
-        history_labels: int8 [H]. history_timestamps: int64 [H].
+        history_labels: int8 [H]. history_timestamps: int64 [H]. history_values: float32 [H], the rating where the log has
+            one, else the label.
     """
 
     user_id: Id
@@ -44,6 +46,7 @@ class UserProfile:
     history: np.ndarray
     history_labels: np.ndarray
     history_timestamps: np.ndarray
+    history_values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class UserRead:
         profile: of the release that was asked for; None when that release does not know the user.
         interacted: ids of items the user interacted with (events other than impressions) since, any release.
         last_event: timestamp of the newest of those events, 0 when none.
+        liked: of `interacted`, the newest `LIKED_KEPT` whose last event was a click, a like, or a rating above the settings'
+            `data.positive_above`; newest first.
         blocked: ids of items taken out of every answer.
     """
 
@@ -75,6 +80,7 @@ class UserRead:
     profile: UserProfile | None
     interacted: frozenset[Id] = frozenset()
     last_event: int = 0
+    liked: tuple[Id, ...] = ()
     blocked: frozenset[Id] = frozenset()
 
 

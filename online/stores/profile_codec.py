@@ -6,12 +6,12 @@ Little-endian, version 1:
              last_timestamp i64, base timestamp i64
     segment  utf-8
     terms    utf-8, joined by NUL
-    float32  term weights, vector
+    float32  term weights, vector, history values
     int32    history (item rows)
     int32    history timestamps minus the base timestamp (int64 and no base when FLAG_WIDE is set: they span over 68 years)
     int8     history labels
 
-A history row costs 9 bytes. The user's id is not part of the value: the key says it.
+A history row costs 13 bytes. The user's id is not part of the value: the key says it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def encode_profile(profile: UserProfile) -> bytes:
     terms = "\0".join(profile.terms).encode()
     if terms.count(b"\0") != max(len(profile.terms) - 1, 0):
         raise StoreError(f"user {profile.user_id!r}: a term holds a NUL character: {profile.terms!r}", field="terms")
-    sizes = {len(profile.history), len(profile.history_labels), len(profile.history_timestamps)}
+    rows = (profile.history, profile.history_labels, profile.history_timestamps, profile.history_values)
+    sizes = {len(column) for column in rows}
     if len(sizes) > 1 or len(profile.terms) != len(profile.term_weights):
         raise StoreError(f"user {profile.user_id!r}: history or terms are of unequal length", field="history")
     times = np.asarray(profile.history_timestamps, np.int64)
@@ -62,6 +63,7 @@ def encode_profile(profile: UserProfile) -> bytes:
             terms,
             np.asarray(profile.term_weights, "<f4").tobytes(),
             np.asarray(profile.vector, "<f4").tobytes(),
+            np.asarray(profile.history_values, "<f4").tobytes(),
             np.asarray(profile.history, "<i4").tobytes(),
             times.astype("<i8").tobytes() if wide else (times - base).astype("<i4").tobytes(),
             np.asarray(profile.history_labels, "<i1").tobytes(),
@@ -80,7 +82,7 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
             f"user {user_id!r}: profile version {version}, this code reads {VERSION}; publish the release again"
         )
     wide = flags & FLAG_WIDE
-    expected = _HEADER.size + segment_bytes + terms_bytes + 4 * (terms + dimension) + rows * (13 if wide else 9)
+    expected = _HEADER.size + segment_bytes + terms_bytes + 4 * (terms + dimension) + rows * (17 if wide else 13)
     if len(value) != expected:
         raise StoreError(f"user {user_id!r}: the profile has {len(value)} bytes, its header says {expected}")
     at = _HEADER.size
@@ -88,7 +90,7 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
     at += segment_bytes
     names = value[at : at + terms_bytes].decode()
     at += terms_bytes
-    floats = np.frombuffer(value, "<f4", terms + dimension, at)
+    floats = np.frombuffer(value, "<f4", terms + dimension + rows, at)
     at += floats.nbytes
     history = np.frombuffer(value, "<i4", rows, at)
     at += history.nbytes
@@ -100,8 +102,9 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
         last_timestamp=last,
         terms=tuple(names.split("\0")) if terms else (),
         term_weights=floats[:terms],
-        vector=floats[terms:],
+        vector=floats[terms : terms + dimension],
         history=history,
         history_labels=np.frombuffer(value, "<i1", rows, at),
         history_timestamps=times.astype(np.int64) + base,
+        history_values=floats[terms + dimension :],
     )

@@ -13,7 +13,7 @@ return {1, live}
 
 APPEND_EVENTS = """
 -- KEYS stream, event ids, then one hash of interactions per user;
--- ARGV per event: id, payload, index of the user's hash, item ('' for an impression), timestamp
+-- ARGV per event: id, payload, index of the user's hash, item ('' for an impression), timestamp with a + when it was liked
 redis.replicate_commands()
 local added = 0
 for at = 1, #ARGV, 5 do
@@ -22,7 +22,9 @@ for at = 1, #ARGV, 5 do
     local user, item, timestamp = KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3], ARGV[at + 4]
     if item ~= '' then
       local known = redis.call('HGET', user, item)
-      if not known or tonumber(known) < tonumber(timestamp) then redis.call('HSET', user, item, timestamp) end
+      if not known or tonumber(string.match(known, '%d+')) <= tonumber(string.match(timestamp, '%d+')) then
+        redis.call('HSET', user, item, timestamp)
+      end
     end
     added = added + 1
   end

@@ -3,7 +3,7 @@
     marquee:<scene>:live                 the live release
     marquee:<scene>:flips                list of {"release", "at"}, oldest first
     marquee:<scene>:users:<release>      hash: user -> profile (profile_codec.py); one EXPIRE or UNLINK ends a release
-    marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction; any release
+    marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction, with a + when it was liked
     marquee:<scene>:events               stream of events, in the order in which they came
     marquee:<scene>:event-ids            set of the events' ids
     marquee:<scene>:blocked              set of items
@@ -28,7 +28,7 @@ from data_exchange_center.errors import LockHeld, StoreError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
 from online.stores.pointer_copy import PointerCopy
-from online.stores.ports import ANSWERS_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
+from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
 from online.stores.redis_link import Command, RedisLink, link_to_url
 from online.stores.redis_scripts import APPEND_EVENTS, FLIP, LOG_ANSWERS
@@ -41,14 +41,20 @@ ANSWER_SECONDS = 86_400
 
 def open_users(settings: Settings, url: str) -> UserStore:
     """The adapter for a Redis URL."""
-    return RedisUsers(link_to_url(url), Workspace(settings).online)
+    return RedisUsers(link_to_url(url), Workspace(settings).online, settings.data.positive_above)
 
 
 class RedisUsers(UserStore):
-    """See the module's docstring for the keys."""
+    """See the module's docstring for the keys.
 
-    def __init__(self, link: RedisLink, pointer_folder: Path) -> None:
+    Args:
+        pointer_folder: where the pointer's copy lies.
+        positive_above: a rating event above this counts as liked.
+    """
+
+    def __init__(self, link: RedisLink, pointer_folder: Path, positive_above: float) -> None:
         self._link = link
+        self._positive_above = positive_above
         self._copy = PointerCopy(pointer_folder)
 
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
@@ -62,11 +68,18 @@ class RedisUsers(UserStore):
             ],
             timeout,
         )
+        times = [int(value.removesuffix(b"+")) for value in interacted[1::2]]
+        liked = [
+            (at, item)
+            for at, item, value in zip(times, interacted[::2], interacted[1::2], strict=True)
+            if value[-1:] == b"+"
+        ]
         return UserRead(
             live=live.decode() if live else None,
             profile=decode_profile(user_id, value) if value is not None else None,
             interacted=frozenset(map(parse_id, interacted[::2])),
-            last_event=max(map(int, interacted[1::2]), default=0),
+            last_event=max(times, default=0),
+            liked=tuple(parse_id(item) for _, item in sorted(liked, reverse=True)[:LIKED_KEPT]),
             blocked=frozenset(map(parse_id, blocked)),
         )
 
@@ -134,8 +147,14 @@ class RedisUsers(UserStore):
                 places[user] = len(keys)
             item = b"" if event.event == "impression" else id_token(event.item_id)
             payload = json.dumps(asdict(event), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            arguments += (event.event_id, payload, places[user], item, event.timestamp)
+            noted = f"{event.timestamp}{'+' if self._liked(event) else ''}"
+            arguments += (event.event_id, payload, places[user], item, noted)
         return int(self._link.one(("EVAL", APPEND_EVENTS, len(keys), *keys, *arguments), timeout))
+
+    def _liked(self, event: Event) -> bool:
+        if event.event == "rating":
+            return event.value is not None and event.value > self._positive_above
+        return event.event in ("click", "like")
 
     def events(self, scene: str, after: str = "", limit: int = 1000) -> list[tuple[str, Event]]:
         start = f"({after}" if after else "-"
