@@ -26,6 +26,7 @@ FOLDER = Path(__file__).resolve().parent / "feature_specs"
 Entity = Literal["user", "item", "context", "candidate", "cross"]
 Kind = Literal["categorical", "multi_categorical", "numeric", "sequence", "dense_vector"]
 Scalar = int | float | str
+TRANSFORMS = ("log1p", "clip", "standardize", "bucketize")
 
 
 class Declared(BaseModel):
@@ -72,6 +73,8 @@ class Feature(Declared):
         default: stands for a missing value.
         key: the value is the entity's id: known from the request, not stored.
         heads: which heads of the network see it.
+        cross_only: crosses read its raw value; the network sees only them.
+        weights: of a sequence with a vocabulary, the numeric sequence aligned with it whose values weigh its elements.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -86,6 +89,8 @@ class Feature(Declared):
     key: bool = False
     cross: Cross | None = None
     heads: list[Literal["like", "choose"]] = ["like", "choose"]
+    cross_only: bool = False
+    weights: str = ""
     description: str = ""
 
     @property
@@ -110,7 +115,35 @@ class Feature(Declared):
             raise ValueError(f"a {self.type} feature has no vocabulary; bucketize is a transform")
         if self.length > 1 and not self.is_list:
             raise ValueError(f"a {self.type} feature holds one element; length {self.length} is for lists")
+        if self.vocabulary is not None and self.dtype == "float32":
+            raise ValueError("a feature with a vocabulary holds int64, string or id; ids never travel as float32")
+        if self.vocabulary is not None and self.embedding == 0 and not self.cross_only:
+            raise ValueError("a feature with a vocabulary needs an embedding size")
+        if self.vocabulary is None and self.dtype in ("string", "id") and not (self.key or self.cross_only):
+            raise ValueError(f"a {self.dtype} feature without a vocabulary cannot enter the network")
+        if self.weights and (self.type != "sequence" or self.vocabulary is None):
+            raise ValueError("`weights` belongs to a sequence with a vocabulary")
+        self._check_transforms()
         return self
+
+    def _check_transforms(self) -> None:
+        names = [next(iter(step)) if isinstance(step, dict) else step for step in self.transform]
+        unknown = [name for name in names if name not in TRANSFORMS]
+        if unknown:
+            raise ValueError(f"unknown transform {unknown[0]!r}; there are {', '.join(TRANSFORMS)}")
+        for step in self.transform:
+            if isinstance(step, str) != (step in ("log1p", "standardize")):
+                raise ValueError(
+                    f"transform {step!r}: log1p and standardize take no values, clip and bucketize take a list"
+                )
+            if isinstance(step, dict):
+                (name, values), *more = step.items()
+                if more or sorted(values) != values or len(values) != (2 if name == "clip" else max(len(values), 1)):
+                    raise ValueError(f"transform {name!r}: ascending values are needed (two for clip), got {step}")
+        if names and (self.type not in ("numeric", "dense_vector") or self.entity == "cross"):
+            raise ValueError("transforms are for numeric and dense_vector inputs; crosses are always standardized")
+        if "bucketize" in names and (names[-1] != "bucketize" or self.type != "numeric" or self.embedding == 0):
+            raise ValueError("bucketize comes last, on a numeric feature with an embedding size")
 
 
 class FeatureSpec(Declared):
@@ -125,11 +158,20 @@ class FeatureSpec(Declared):
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ValueError(f"declared twice: {sorted(repeated)}")
+        vocabularies = {feature.name: feature.vocabulary for feature in self.features}
         for feature in self.features:
             shared = feature.vocabulary.share if feature.vocabulary else ""
-            for reference in [*([shared] if shared else []), *(feature.cross.inputs if feature.cross else [])]:
+            references = [name for name in (shared, feature.weights) if name]
+            for reference in [*references, *(feature.cross.inputs if feature.cross else [])]:
                 if reference not in names:
                     raise ValueError(f"{feature.name} refers to {reference!r}, which is not declared")
+            if feature.cross:
+                later = [name for name in feature.cross.inputs if names.index(name) >= names.index(feature.name)]
+                if later:
+                    raise ValueError(f"cross {feature.name} reads {later[0]!r}, which must be declared above it")
+            owner = vocabularies.get(shared)
+            if shared and (owner is None or owner.share):
+                raise ValueError(f"{feature.name} shares the vocabulary of {shared!r}, which has none of its own")
         return self
 
     def of(self, *entities: Entity) -> list[Feature]:
@@ -150,6 +192,24 @@ class FeatureSpec(Declared):
     def inputs(self) -> list[Feature]:
         """The exported graph's inputs."""
         return [feature for feature in self.features if feature.entity != "cross"]
+
+    @cached_property
+    def crosses(self) -> list[Feature]:
+        """Computed in the graph, in declared order; a cross may read one above it."""
+        return self.of("cross")
+
+    def vocabulary_of(self, feature: Feature) -> Feature:
+        """The feature whose vocabulary and embedding table this one uses: itself, or the one it shares with."""
+        return self[feature.vocabulary.share] if feature.vocabulary and feature.vocabulary.share else feature
+
+    def dtype_of(self, feature: Feature, user_ids: str, item_ids: str) -> Literal["int64", "float32", "string"]:
+        """A feature's dtype with `id` resolved to what the log declares for users (`user_ids`) and items."""
+        if feature.dtype != "id":
+            return feature.dtype
+        resolved = user_ids if self.vocabulary_of(feature).entity == "user" else item_ids
+        if resolved not in ("int64", "string"):
+            raise SpecError(f"feature {feature.name!r}: ids are int64 or string, not {resolved!r}", field=feature.name)
+        return "int64" if resolved == "int64" else "string"
 
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:
