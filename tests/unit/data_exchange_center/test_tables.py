@@ -58,3 +58,11 @@ def test_events_of_unknown_users_and_ids_of_two_types_are_refused() -> None:
         same_id_type(users.slice(0, 1), items, interactions())
     with pytest.raises(DataError, match="'item_id' is string in its own table and int64"):
         same_id_type(users, pa.table({"item_id": ["10", "11"]}), interactions())
+
+
+def test_a_key_is_unique_whether_or_not_it_ascends() -> None:
+    for ids in ([1, 2, 3], [3, 1, 2], ["a", "b"], ["b", "a"], [7], []):
+        USERS.validate(pa.table({"user_id": pa.array(ids, pa.string() if "a" in ids else pa.int64())}))
+    for ids in ([1, 1, 2], [1, 2, 2], [2, 1, 2]):
+        with pytest.raises(DataError, match="is not unique, first repeated"):
+            USERS.validate(pa.table({"user_id": ids}))
