@@ -32,7 +32,7 @@ GENDERS = ("F", "M")
 SNAPSHOT = 893_286_638  # unix seconds of the newest known event, plus 1
 HISTORY = 6  # elements of the sequence feature
 ITEM_TERMS = 3  # elements of the multi-categorical feature
-DIMENSION = 8  # of the recall vectors
+DIMENSION = 8  # of the recall embeddings; vectors have 2 more elements
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def write_spec(path: Path, scene: str) -> FeatureSpec:
     ]
     for feature in features:
         if feature["type"] in ("categorical", "multi_categorical", "sequence"):
-            feature["vocabulary"] = learned
+            feature |= {"vocabulary": learned, "embedding": 4}
     path.write_text(yaml.safe_dump({"scene": scene, "features": features}, sort_keys=False), encoding="utf-8")
     return load_spec(path)
 
@@ -159,6 +159,7 @@ def write_tables(folder: Path, content: Content, spec: FeatureSpec) -> None:
             "history": pa.array(content.histories, pa.list_(pa.int32())),
             "history_labels": pa.array(content.labels, pa.list_(pa.int8())),
             "history_timestamps": pa.array(content.times, pa.list_(pa.int64())),
+            "history_values": pa.array([2.0 + 2.0 * labels for labels in content.labels], pa.list_(pa.float32())),
         }
     )
     rates = np.array(
