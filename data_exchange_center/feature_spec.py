@@ -218,15 +218,19 @@ class FeatureSpec(Declared):
         raise SpecError(f"scene {self.scene}: no feature {name!r}", field=name)
 
 
+def spec_file(name_or_path: str | Path) -> Path:
+    """The file of a spec: a path to a YAML as it is, else the built-in one of that name."""
+    path = Path(name_or_path)
+    return path if path.suffix in (".yaml", ".yml") else FOLDER / f"{name_or_path}.yaml"
+
+
 def load_spec(name_or_path: str | Path) -> FeatureSpec:
     """Reads and validates a feature spec: a name in `feature_specs`, or the path of a YAML file.
 
     Raises:
         SpecError: no such file, not YAML, or a declaration that contradicts itself; the message names file and feature.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name_or_path}.yaml"
+    path = spec_file(name_or_path)
     if not path.exists():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         raise SpecError(f"{path}: no such feature spec; built-in ones are {known}")

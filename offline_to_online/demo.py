@@ -15,8 +15,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from data_exchange_center import columns as c
 from data_exchange_center.errors import DataUnavailable, NotReady
 from data_exchange_center.programs import ProgramFailed, run_program, running_program
+from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 
@@ -66,7 +68,7 @@ def demo(settings: Settings, requests: int = 1000, size: int = 10) -> dict[str, 
             item["itemid"],
             item["score"],
             item["like"],
-            offline["titles"].get(str(item["itemid"]), ""),
+            titles.get(item["itemid"], ""),
         )
     return {
         "ok": bool(check["ok"]) and len(answer["item_list"]) == size and answer["release"] == published["release"],
@@ -78,6 +80,14 @@ def demo(settings: Settings, requests: int = 1000, size: int = 10) -> dict[str, 
         "check": check,
         "stages_s": seconds,
     }
+
+
+def titles_of(release: Release) -> dict[int | str, str]:
+    """Item id -> title, empty when the log has none."""
+    items = release.table("items")
+    if c.TITLE not in items.column_names:
+        return {}
+    return dict(zip(items[c.ITEM_ID].to_pylist(), items[c.TITLE].to_pylist(), strict=True))
 
 
 def with_available_data(settings: Settings) -> Settings:

@@ -1,0 +1,1 @@
+"""Everything that online needs, packed into one immutable folder, with a report."""

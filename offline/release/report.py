@@ -1,0 +1,159 @@
+"""The release's report: one HTML page with its pictures inside, that opens anywhere without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from data_exchange_center.workspace import atomic_path
+
+TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
+COLOURS = ("#2f5d8a", "#d9822b", "#3d8f5f", "#8a4f7d", "#b0413e", "#6b6b6b")
+
+
+def write_report(
+    folder: Path, title: str, manifest: Mapping[str, Any], ranking: Mapping[str, Any], recall: Mapping[str, Any]
+) -> Path:
+    """Writes `report.html` and the pictures beside it.
+
+    Args:
+        folder: made when it is not there.
+        title: the release's id.
+        manifest: data window, rows, parity.
+        ranking: `rank/evaluation.json`: rank, curves, calibration, score_histogram, importance, presets.
+        recall: `recall/<cut>/evaluation.json`: channels, union, popularity.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "recall": recall_figure(recall),
+        "epochs": epochs_figure(ranking.get("curves", {}).get("epochs", [])),
+        "calibration": calibration_figure(ranking.get("calibration", [])),
+        "scores": scores_figure(ranking.get("score_histogram", {})),
+        "importance": importance_figure(ranking.get("importance", [])),
+    }
+    pictures = {name: picture(figure) for name, figure in figures.items() if figure is not None}
+    for name, data in pictures.items():
+        with atomic_path(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(data)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        manifest=manifest,
+        rank=ranking["rank"],
+        presets=ranking.get("presets", []),
+        channels=recall.get("recall", {}),
+        union=recall.get("union", {}),
+        pictures={name: base64.b64encode(data).decode() for name, data in pictures.items()},
+    )
+    target = folder / "report.html"
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def picture(figure: Figure) -> bytes:
+    """PNG bytes; the figure is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
+    """One plain chart."""
+    figure, chart = plt.subplots(figsize=(6.4, 3.8))
+    chart.set_title(title, fontsize=11)
+    chart.set_xlabel(x)
+    chart.set_ylabel(y)
+    chart.spines[["top", "right"]].set_visible(False)
+    chart.grid(alpha=0.25)
+    return figure, chart
+
+
+def recall_figure(recall: Mapping[str, Any]) -> Figure | None:
+    """Recall at 50, 100 and 200 by channel."""
+    channels = {name: values for name, values in recall.get("recall", {}).items() if "r50" in values}
+    if not channels:
+        return None
+    figure, chart = axes("Recall of held-out positives, by channel", "items retrieved", "recall")
+    for (name, values), colour in zip(channels.items(), COLOURS * 2, strict=False):
+        cuts = [cut for cut in (50, 100, 200) if f"r{cut}" in values]
+        chart.plot(cuts, [values[f"r{cut}"] for cut in cuts], marker="o", label=name, color=colour)
+    chart.set_xticks([50, 100, 200])
+    chart.set_ylim(0, 1)
+    chart.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def epochs_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Training and validation over the epochs of the judged fit."""
+    if not epochs:
+        return None
+    figure, chart = axes("Loss and AUC over the epochs", "epoch", "loss")
+    numbers = [entry["epoch"] for entry in epochs]
+    for key, label, colour in (
+        ("train_loss", "train loss", COLOURS[0]),
+        ("validation_loss", "validation loss", COLOURS[1]),
+    ):
+        chart.plot(numbers, [entry.get(key) for entry in epochs], marker="o", label=label, color=colour)
+    right = chart.twinx()
+    right.plot(
+        numbers, [entry.get("validation_auc") for entry in epochs], marker="s", label="validation AUC", color=COLOURS[2]
+    )
+    right.set_ylabel("AUC")
+    right.spines[["top"]].set_visible(False)
+    handles = [*chart.get_lines(), *right.get_lines()]
+    chart.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=9)
+    return figure
+
+
+def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Predicted against observed rates of the `like` head on the test rows."""
+    if not bins:
+        return None
+    figure, chart = axes("Calibration of like, test rows", "predicted", "observed")
+    chart.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+    largest = max(entry["rows"] for entry in bins)
+    chart.plot([entry["predicted"] for entry in bins], [entry["observed"] for entry in bins], color=COLOURS[0])
+    sizes = [20 + 120 * entry["rows"] / largest for entry in bins]
+    chart.scatter(
+        [entry["predicted"] for entry in bins], [entry["observed"] for entry in bins], s=sizes, color=COLOURS[0]
+    )
+    chart.set_xlim(0, 1)
+    chart.set_ylim(0, 1)
+    return figure
+
+
+def scores_figure(histogram: Mapping[str, Any]) -> Figure | None:
+    """Distribution of the `like` probability over positive and negative test rows."""
+    if not histogram:
+        return None
+    figure, chart = axes("Scores of test rows", "like", "share of rows")
+    edges = histogram["edges"]
+    for key, colour in (("positive", COLOURS[2]), ("negative", COLOURS[4])):
+        total = sum(histogram[key]) or 1
+        chart.stairs([count / total for count in histogram[key]], edges, fill=True, alpha=0.45, color=colour, label=key)
+    chart.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def importance_figure(importance: Sequence[Mapping[str, Any]], largest: int = 20) -> Figure | None:
+    """AUC lost on the test rows when a feature's values are shuffled."""
+    if not importance:
+        return None
+    top = sorted(importance, key=lambda entry: entry["auc_drop"])[-largest:]
+    figure, chart = axes("Permutation importance", "AUC lost when shuffled", "")
+    figure.set_size_inches(6.4, 0.6 + 0.26 * len(top))
+    chart.barh([entry["feature"] for entry in top], [entry["auc_drop"] for entry in top], color=COLOURS[0])
+    chart.tick_params(axis="y", labelsize=8)
+    return figure
