@@ -58,6 +58,7 @@ def demo(settings: Settings, requests: int = 1000, size: int = 10) -> dict[str, 
             ["--requests", str(requests), "--url", url],
             settings,
         )
+    titles = titles_of(find_release(settings, published["release"], verify=False))
     log.info(
         "%d items for user %s from release %s:", len(answer["item_list"]), offline["example_user"], answer["release"]
     )
