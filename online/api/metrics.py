@@ -1,0 +1,57 @@
+"""All metrics of the server, declared once. Safe with several gunicorn workers: `PROMETHEUS_MULTIPROC_DIR`, when it is set
+before this module is imported, makes every worker write to files there and `/metrics` sum them."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+REGISTRY = CollectorRegistry()
+
+_SECONDS = (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_STAGE_SECONDS = (0.0001, 0.0002, 0.0004, 0.0008, 0.0015, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+REQUESTS = Counter(
+    "marquee_requests", "Requests answered, by route and status.", ["route", "status"], registry=REGISTRY
+)
+LATENCY = Histogram(
+    "marquee_request_seconds", "Time to answer, by route.", ["route"], buckets=_SECONDS, registry=REGISTRY
+)
+STAGES = Histogram(
+    "marquee_stage_seconds",
+    "Time of each stage of a recommendation.",
+    ["stage"],
+    buckets=_STAGE_SECONDS,
+    registry=REGISTRY,
+)
+DEGRADED = Counter(
+    "marquee_degraded", "Answers that had to do without a part, by the part.", ["part"], registry=REGISTRY
+)
+COLD_STARTS = Counter("marquee_cold_starts", "Answers to users whom the release does not know.", registry=REGISTRY)
+EVENTS = Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY)
+ANSWERS_LOGGED = Counter(
+    "marquee_answers_logged", "Answered lists: kept, dropped (queue full) or failed.", ["outcome"], registry=REGISTRY
+)
+RELEASE_LOADS = Counter(
+    "marquee_release_loads",
+    "Releases loaded after a flip of the pointer: ok or failed.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+RELEASE_INFO = Gauge(
+    "marquee_release_live",
+    "1 for the release that a worker answers from.",
+    ["release"],
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+
+
+def exposition() -> bytes:
+    """The Prometheus text of all workers together."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        return generate_latest(registry)
+    return generate_latest(REGISTRY)

@@ -1,0 +1,100 @@
+"""Keeps each answered list under its request id, without the answer waiting for it.
+
+A bounded queue and one thread: when the store is slower than the answers come, lists are dropped and counted; serving
+comes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from data_exchange_center.errors import StoreError
+from online.pipeline.query import Answer
+from online.stores.ports import Id, UserStore
+
+log = logging.getLogger("marquee.answers")
+
+CAPACITY = 4096
+BATCH = 512
+GATHER_SECONDS = 0.1
+TIMEOUT = 1.0
+
+Entry = tuple[str, Id, str, int, Answer]
+
+
+class AnswerLog:
+    """The background writer of one process.
+
+    Args:
+        users: where lists are kept (`log_answers`).
+        scene: of the server.
+        counted: called with ("kept" | "dropped" | "failed", how many).
+    """
+
+    def __init__(self, users: UserStore, scene: str, counted: Callable[[str, int], None]) -> None:
+        self._users, self._scene, self._counted = users, scene, counted
+        self._queue: queue.Queue[Entry | None] = queue.Queue(CAPACITY)
+        self._failing = False
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="answer-log", daemon=True)
+        self._thread.start()
+
+    def put(self, request_id: str, user_id: Id, release: str, timestamp: int, answer: Answer) -> None:
+        """Hands over one answered list; never waits."""
+        try:
+            self._queue.put_nowait((request_id, user_id, release, timestamp, answer))
+        except queue.Full:
+            self._counted("dropped", 1)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Writes what is queued, then ends the thread."""
+        self._ending.set()
+        try:
+            self._queue.put(None, timeout=timeout)
+        except queue.Full:
+            log.warning("answers that were not kept at the end: %d", self._queue.qsize())
+            return
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
+            self._ending.wait(GATHER_SECONDS)  # a store that syncs every write is disturbed a few times a second only
+            while len(batch) < BATCH:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            entries = [entry for entry in batch if entry is not None]
+            ended = len(entries) < len(batch)
+            if entries:
+                self._write(entries)
+
+    def _write(self, entries: list[Entry]) -> None:
+        answers = {entry[0]: content(*entry[1:]) for entry in entries}
+        try:
+            self._users.log_answers(self._scene, answers, TIMEOUT)
+        except StoreError as error:
+            if not self._failing:
+                log.warning("answers cannot be kept: %s", error.message)
+            self._failing = True
+            self._counted("failed", len(entries))
+        else:
+            self._failing = False
+            self._counted("kept", len(entries))
+
+
+def content(user_id: Id, release: str, timestamp: int, answer: Answer) -> dict[str, Any]:
+    """What is kept of an answer; an item's place in `items` is its position."""
+    return {
+        "user_id": user_id,
+        "release": release,
+        "timestamp": timestamp,
+        "items": answer.item_ids,
+        "scores": [round(score, 6) for score in answer.score.tolist()],
+    }
