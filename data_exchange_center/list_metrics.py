@@ -28,10 +28,10 @@ def ndcg_at(hits: np.ndarray, relevant: int, k: int) -> float:
     return float(hits[:k] @ discounts[: len(hits[:k])]) / float(discounts[: min(k, relevant)].sum())
 
 
-def list_metrics(
+def per_user(
     lists: Iterable[tuple[np.ndarray, np.ndarray]], recall: Sequence[int] = (50, 100, 200), top: int = 50
-) -> dict[str, float]:
-    """Means over users.
+) -> dict[str, np.ndarray]:
+    """Metrics of each user who has held-out positives.
 
     Args:
         lists: per user: the ranked list, best first, and the held-out positives; users without positives are skipped.
@@ -39,17 +39,24 @@ def list_metrics(
         top: cut of nDCG and of the hit rate.
 
     Returns:
-        `r<k>` for each cut, `ndcg<top>`, `hr<top>` and `users`, how many counted.
+        `r<k>` for each cut, `ndcg<top>` and `hr<top>`: float64 [users].
     """
-    sums = dict.fromkeys([*(f"r{k}" for k in recall), f"ndcg{top}", f"hr{top}"], 0.0)
-    users = 0
+    found: dict[str, list[float]] = {name: [] for name in [*(f"r{k}" for k in recall), f"ndcg{top}", f"hr{top}"]}
     for ranked, positives in lists:
         if not len(positives):
             continue
-        users += 1
         hits = hits_of(ranked, positives)
         for k in recall:
-            sums[f"r{k}"] += recall_at(hits, len(positives), k)
-        sums[f"ndcg{top}"] += ndcg_at(hits, len(positives), top)
-        sums[f"hr{top}"] += float(hits[:top].any())
-    return {**{name: total / users if users else 0.0 for name, total in sums.items()}, "users": users}
+            found[f"r{k}"].append(recall_at(hits, len(positives), k))
+        found[f"ndcg{top}"].append(ndcg_at(hits, len(positives), top))
+        found[f"hr{top}"].append(float(hits[:top].any()))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def list_metrics(
+    lists: Iterable[tuple[np.ndarray, np.ndarray]], recall: Sequence[int] = (50, 100, 200), top: int = 50
+) -> dict[str, float]:
+    """Means of `per_user` (0 when nobody counts), and `users`, how many counted."""
+    found = per_user(lists, recall, top)
+    means = {name: float(values.mean()) if len(values) else 0.0 for name, values in found.items()}
+    return {**means, "users": len(found[f"ndcg{top}"])}
