@@ -197,7 +197,8 @@ def _raise_for(response: dict[str, Any], name: str) -> None:
         raise StoreUnavailable(f"Elasticsearch holds no index {name}; publish the release")
     if status != 200:
         error = response.get("error", {})
-        raise StoreError(f"Elasticsearch, {name}: {error.get('type', status)}: {error.get('reason', '')}")
+        causes = [cause["reason"] for cause in error.get("root_cause", [])] or [error.get("reason", "")]
+        raise StoreError(f"Elasticsearch, {name}: {error.get('type', status)}: {causes[0]}")
     if response.get("timed_out"):
         raise StoreUnavailable(f"Elasticsearch, {name}: the search ran past its deadline")
 

@@ -37,6 +37,7 @@ FILTER_PATH = (
     "responses.timed_out",
     "responses.error.type",
     "responses.error.reason",
+    "responses.error.root_cause.reason",
     "responses.hits.hits.fields.item_row",
     "responses.hits.hits._score",
 )

@@ -24,9 +24,17 @@ ADAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "rediss": ("online.stores.redis_users", "open_users"),
         "unix": ("online.stores.redis_users", "open_users"),
     },
-    "item_index": {"embedded": ("online.stores.embedded_items", "open_items")},
+    "item_index": {
+        "embedded": ("online.stores.embedded_items", "open_items"),
+        "http": ("online.stores.elastic_items", "open_items"),
+        "https": ("online.stores.elastic_items", "open_items"),
+    },
     "feature_store": {"embedded": ("online.stores.feast_embedded", "open_features")},
-    "scorer": {"embedded": ("online.stores.onnx_scorer", "open_scorer")},
+    "scorer": {
+        "embedded": ("online.stores.onnx_scorer", "open_scorer"),
+        "grpc": ("online.stores.triton_scorer", "open_scorer"),
+        "grpcs": ("online.stores.triton_scorer", "open_scorer"),
+    },
 }
 
 POINTER_TIMEOUT_S = 2.0
