@@ -10,9 +10,12 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
+from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from data_exchange_center.dataset_info import Finding
 from data_exchange_center.errors import DataError
@@ -62,10 +65,10 @@ def read_delimited(file: RawFile, layout: Layout) -> pa.Table:
         _check_header(file, layout)
     nullable = [name for name in layout.columns if name in layout.nullable]
     try:
-        with file.open() as stream:
-            source = io.BytesIO(_single_separator(stream.read(), layout)) if len(layout.separator) > 1 else stream
+        with file.open() as stream, _bar(file) as bar:
+            source = CallbackIOWrapper(bar.update, stream, "read")
             table = pa.csv.read_csv(
-                source,
+                io.BytesIO(_single_separator(source.read(), layout)) if len(layout.separator) > 1 else source,
                 read_options=pa.csv.ReadOptions(
                     column_names=layout.names, encoding=layout.encoding, block_size=1 << 24
                 ),
@@ -139,6 +142,12 @@ def header(file: RawFile, layout: Layout) -> tuple[str, ...]:
         for _, fields in _fields(text, layout):
             return tuple(fields)
     raise DataError(f"{file}: is empty")
+
+
+def _bar(file: RawFile) -> tqdm:
+    """Bytes read so far; shown when reading takes longer than a second."""
+    name = Path(file.member or file.path).name
+    return tqdm(desc=f"reading {name}", total=file.size, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0)
 
 
 def _check_header(file: RawFile, layout: Layout) -> None:

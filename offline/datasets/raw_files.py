@@ -30,6 +30,14 @@ class RawFile:
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
+    @property
+    def size(self) -> int | None:
+        """Bytes that `open` yields; None for a `.gz`, which does not tell."""
+        if self.member:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.getinfo(self.member).file_size
+        return None if self.path.suffix == ".gz" else self.path.stat().st_size
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Yields the bytes; a member of an archive, or a `.gz`, is decompressed as it is read, its CRC checked at the end."""

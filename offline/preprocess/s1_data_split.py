@@ -55,7 +55,8 @@ def split_data(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
 
 def _counts(table: pa.Table, info: DatasetInfo) -> dict[str, Any]:
-    parts = {part: table.filter(pc.equal(table[c.SPLIT], part)) for part in (c.TRAIN, c.TEST, c.ONLINE)}
+    narrow = table.select([c.USER_ID, c.LABEL])
+    parts = {part: narrow.filter(pc.equal(table[c.SPLIT], part)) for part in (c.TRAIN, c.TEST, c.ONLINE)}
     trained = pc.count_distinct(parts[c.TRAIN][c.USER_ID]).as_py()
     return {
         "rows": {part: rows.num_rows for part, rows in parts.items()},
