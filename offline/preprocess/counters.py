@@ -1,56 +1,80 @@
-"""Several small counters in one int64, so that one window sum moves all of them at once.
+"""Many small counters in few int64 words, so that one sum moves all counters of a word at once.
 
-A user has a counter per term and per decade for each measure, and a window function costs the same whatever its column holds: three
-21-bit counters to an integer make the arrays three times cheaper. A counter holds up to `LARGEST_COUNT`, and the
-preprocessing refuses a log in which one user has more events than that.
+A user has counters per term and per decade for each measure. A window function costs the same whatever its column holds, so
+counters of 11 bits (enough for 2,047 events a user) in words of 63 bits make the arrays five times cheaper. Counters are
+never negative and each is as wide as its largest possible sum, so no carry ever reaches a neighbour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import ibis
 import ibis.expr.types as ir
 
-LARGEST_COUNT = 2**21 - 1
+WORD_BITS = 63  # of an int64, the sign left out
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Layout of counters in integers.
+class Layout:
+    """Where each counter lies.
 
     Attributes:
-        bits: of one counter.
-        per_word: counters in one int64; bits * per_word < 64.
+        places: counter -> (word, lowest bit, bits).
     """
 
-    bits: int
-    per_word: int
+    places: Mapping[str, tuple[int, int, int]]
 
-    def words(self, count: int) -> int:
-        """Integers that `count` counters need."""
-        return -(-count // self.per_word)
+    @property
+    def words(self) -> int:
+        """Number of words."""
+        return 1 + max((word for word, _, _ in self.places.values()), default=-1)
 
-    def pack(self, flags: Sequence[ir.IntegerValue], prefix: str) -> dict[str, ir.IntegerValue]:
-        """Columns `<prefix>0`, `<prefix>1`, ... that hold the counters' first values, int64."""
-        packed = {}
-        for word in range(self.words(len(flags))):
-            total: ir.IntegerValue = ibis.literal(0, "int64")
-            for place, flag in enumerate(flags[word * self.per_word : (word + 1) * self.per_word]):
-                total = total + flag.cast("int64") * (1 << (self.bits * place))
-            packed[f"{prefix}{word}"] = total
-        return packed
+    def words_of(self, names: Iterable[str]) -> list[int]:
+        """The words that hold these counters."""
+        return sorted({self.places[name][0] for name in names})
 
-    def unpack(self, table: ir.Table, prefix: str, count: int) -> list[ir.IntegerValue]:
-        """The counters, in the order in which they were packed; a missing integer reads as zeros."""
-        mask = (1 << self.bits) - 1
-        return [
-            (table[f"{prefix}{place // self.per_word}"].fill_null(0) >> (self.bits * (place % self.per_word))) & mask
-            for place in range(count)
-        ]
+    def pack(self, word: int, values: Mapping[str, ir.IntegerValue]) -> ir.IntegerValue | None:
+        """One word of one row, int64; None when none of the values lies in it.
+
+        Args:
+            word: which one.
+            values: counter -> value, int64; counters left out are 0.
+        """
+        total: ir.IntegerValue | None = None
+        for name, value in values.items():
+            place, low, _ = self.places[name]
+            if place == word:
+                shifted = value * (1 << low)
+                total = shifted if total is None else total + shifted
+        return total
+
+    def read(self, words: Mapping[int, ir.IntegerValue], name: str) -> ir.IntegerValue:
+        """A counter's value.
+
+        Args:
+            words: word -> summed column.
+        """
+        word, low, bits = self.places[name]
+        return (words[word] >> low) & ((1 << bits) - 1)
 
 
-COUNTS = Packing(bits=21, per_word=3)
-# sums of rates in 1/1024: 2**21 events of rate 1 fill 31 bits
-RATES = Packing(bits=31, per_word=2)
+def layout_of(widths: Sequence[tuple[str, int]]) -> Layout:
+    """Places counters one after another, beginning a new word when one does not fit.
+
+    Args:
+        widths: (counter, bits of its largest sum).
+
+    Raises:
+        ValueError: a counter wider than a word.
+    """
+    places: dict[str, tuple[int, int, int]] = {}
+    word = used = 0
+    for name, bits in widths:
+        if bits > WORD_BITS:
+            raise ValueError(f"counter {name!r} needs {bits} bits, a word has {WORD_BITS}")
+        if used + bits > WORD_BITS:
+            word, used = word + 1, 0
+        places[name] = (word, used, bits)
+        used += bits
+    return Layout(places)

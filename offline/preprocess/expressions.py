@@ -21,32 +21,39 @@ import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
 from offline.preprocess.axes import DECADES, Axes
-from offline.preprocess.histories import HISTORY_FIELDS, last_events
+from offline.preprocess.histories import HISTORY_FIELDS, history_array, history_pairs, with_history
+from offline.preprocess.item_states import item_layout, item_states
 from offline.preprocess.judged_events import UNIT, hour, log_before_hour, smoothed
-from offline.preprocess.timelines import as_of, sum_of_last, through_now
-from offline.preprocess.user_states import ARRAY_SUMS, OF_DAYS, OF_LAST, SUMS, axis_flags, user_states
+from offline.preprocess.timelines import as_of, sum_of_last
+from offline.preprocess.user_states import (
+    ARRAY_KINDS,
+    LAST_EVENTS,
+    RECENT_DAYS,
+    UserPlan,
+    axis_flags,
+    plan_of,
+    user_states,
+)
 
-RECENT_DAYS = (1, 7, 30)
-NO_AXES = Axes((), 0, False)
-
-_IN_UNITS = {
+USER_FEATURES = (
+    "user_events",
+    "user_positives",
     "user_value_sum",
+    "user_value_square_sum",
     "user_residual_sum",
     "user_value_residual_sum",
     "user_popularity_sum",
     "user_popularity_positives",
-}
-_ARRAYS = [f"{axis}_{kind}" for axis in ("term", "decade") for kind in ("events", "positives", "residual")]
-USER_FEATURES = (
-    *SUMS,
-    *OF_LAST,
-    *OF_DAYS,
+    *(f"user_{name}_last{k}" for name in ("positives", "values") for k in LAST_EVENTS),
+    "user_residual_last20",
+    "user_value_residual_last20",
+    *(f"user_{name}_{days}d" for name in ("events", "positives") for days in RECENT_DAYS),
     "user_first_timestamp",
     "user_last_timestamp",
     "user_session_start",
     "user_session_events",
     "user_session_positives",
-    *(f"user_{name}" for name in _ARRAYS),
+    *(f"user_{axis}_{kind}" for axis in ("term", "decade") for kind in ARRAY_KINDS),
     *HISTORY_FIELDS,
     "user_global_rate",
     "user_global_value",
@@ -73,7 +80,14 @@ ITEM_FEATURES = (
 
 
 def user_features(
-    judged: ir.Table, items: ir.Table, probes: ir.Table, *, axes: Axes, history_length: int, wanted: Collection[str]
+    judged: ir.Table,
+    items: ir.Table,
+    probes: ir.Table,
+    *,
+    axes: Axes,
+    history_length: int,
+    busiest: int,
+    wanted: Collection[str],
 ) -> ir.Table:
     """Features of users as of probes.
 
@@ -83,42 +97,37 @@ def user_features(
         probes: columns user_id, timestamp; may repeat.
         axes: what the arrays' elements stand for.
         history_length: most events in the history arrays.
+        busiest: at least the most events that one user has; counters are as wide as it needs.
         wanted: names out of USER_FEATURES.
 
     Returns:
-        One row per distinct probe: user_id, timestamp and the wanted features, in that order. Counts and times are int64, arrays
-        array<float32>, history arrays of their own types, everything else float64.
+        One row per distinct probe: user_id, timestamp and the wanted features, in that order. Counts and times are int64,
+        history_items as the log has them, history_timestamps array<int64>, other arrays array<float32>, everything else float64.
     """
-    with_arrays = any(name.removeprefix("user_") in _ARRAYS for name in wanted)
-    with_history = any(name in HISTORY_FIELDS for name in wanted)
-    used = axes if with_arrays else NO_AXES
-    states = user_states(judged, items, used)
-    if with_history:
-        states = last_events(states, judged, history_length, "user_events")
-    states = states.rename(state_user=c.USER_ID, state_timestamp=c.TIMESTAMP)
-    seen = as_of(judged, probes, c.USER_ID)
-    if any("_global_" in name for name in wanted):
-        seen = _with_log_totals(seen, judged)
-    found = seen.left_join(states, [(c.USER_ID, "state_user"), ("last", "state_timestamp")])
-    values: dict[str, ir.Value] = {name: found[name].fill_null(0) for name in (*SUMS, *OF_LAST, *OF_DAYS)}
-    for name in values:
-        if name in _IN_UNITS or (name in OF_LAST and not name.startswith("user_positives")):
-            values[name] = values[name] / float(UNIT)
-    values["user_value_square_sum"] = values["user_value_square_sum"] / float(UNIT**2)
-    values["user_last_timestamp"] = found["last"].fill_null(0)
-    for name in ("user_first_timestamp", "user_session_start", "user_session_events", "user_session_positives"):
-        values[name] = found[name].fill_null(0)
-    if with_arrays:
-        values |= _user_arrays(found, used)
-    if with_history:
-        values |= _history_arrays(found)
-    if "global_rate" in found.columns:
-        values |= {"user_global_rate": found.global_rate, "user_global_value": found.global_value}
+    plan = plan_of(wanted, axes, busiest)
+    states = user_states(judged, items, axes, plan).rename(state_user=c.USER_ID, state_timestamp=c.TIMESTAMP)
+    found = as_of(judged, probes, c.USER_ID)
+    if {"user_global_rate", "user_global_value"} & set(wanted):
+        found = _with_log_totals(found, judged)
+    found = found.left_join(states, [(c.USER_ID, "state_user"), ("last", "state_timestamp")])
+    histories = [name for name in HISTORY_FIELDS if name in wanted]
+    if histories:
+        pairs = history_pairs(judged, history_length, histories, UNIT)
+        seen = plan.layout.read({word: found[f"word{word}"] for word in range(plan.layout.words)}, "n")
+        found = with_history(found, pairs, history_length, seen)
+    values = _user_values(found, plan, axes)
+    values |= {name: history_array(found, name, history_length) for name in histories}
     return found.select(c.USER_ID, c.TIMESTAMP, **{name: values[name] for name in wanted})
 
 
 def item_features(
-    judged: ir.Table, items: ir.Table, probes: ir.Table, *, axes: Axes, wanted: Collection[str]
+    judged: ir.Table,
+    items: ir.Table,
+    probes: ir.Table,
+    *,
+    axes: Axes,
+    busiest: int,
+    wanted: Collection[str],
 ) -> ir.Table:
     """Features of items as of probes.
 
@@ -127,96 +136,136 @@ def item_features(
         items: the items table.
         probes: columns item_id, timestamp; may repeat.
         axes: what the arrays' elements stand for.
+        busiest: at least the most events that one item has.
         wanted: names out of ITEM_FEATURES.
 
     Returns:
         One row per distinct probe: item_id, timestamp and the wanted features, in that order. Counts and times are int64, arrays
         array<float32>, everything else float64.
     """
-    states = _item_states(judged).rename(state_item=c.ITEM_ID, state_timestamp=c.TIMESTAMP)
-    events = judged.select(c.ITEM_ID, c.TIMESTAMP, item_events=ibis.literal(1, "int64"), item_positives=judged.label)
-    seen = as_of(events, probes, c.ITEM_ID, days=RECENT_DAYS, measures=("item_events", "item_positives"))
-    seen = _with_log_totals(seen, judged)
-    found = seen.left_join(states, [(c.ITEM_ID, "state_item"), ("last", "state_timestamp")])
+    layout = item_layout(busiest)
+    states = item_states(judged, layout).rename(state_item=c.ITEM_ID, state_timestamp=c.TIMESTAMP)
+    days = tuple(d for d in RECENT_DAYS if any(name.endswith(f"_{d}d") for name in wanted))
+    counted = {"n": ibis.literal(1, "int64"), "label": judged.label}
+    words = {f"word{word}": layout.pack(word, counted) for word in layout.words_of(counted)}
+    found = as_of(judged, probes, c.ITEM_ID, days=days, measures=words)
+    found = _with_log_totals(found, judged)
+    found = found.left_join(states, [(c.ITEM_ID, "state_item"), ("last", "state_timestamp")])
     if {"item_terms", "item_decade"} & set(wanted):
         found = found.left_join(_item_arrays(items, axes), [(c.ITEM_ID, "axis_item")])
-    count = found.item_events.fill_null(0)
-    positives = found.item_positives.fill_null(0)
-    # an average item: events so far over items so far; 1 at the log's very beginning
-    average = ibis.greatest(found.log_events, 1) / ibis.greatest(found.log_items, 1).cast("float64")
-    average_30d = ibis.greatest(found.log_events_30d, 1) / ibis.greatest(found.log_items, 1).cast("float64")
+
+    def counter(name: str, form: str = "word{}") -> ir.IntegerValue:
+        return layout.read({word: found[form.format(word)].fill_null(0) for word in layout.words_of([name])}, name)
+
+    count, positives = counter("n"), counter("label")
     values: dict[str, ir.Value] = {
         "item_events": count,
         "item_positives": positives,
-        **{name: found[name].fill_null(0) / float(UNIT) for name in ("item_value_sum", "item_residual_sum")},
-        "item_value_residual_sum": found.item_value_residual_sum.fill_null(0) / float(UNIT),
-        "item_positives_last20": found.item_positives_last20.fill_null(0),
-        "item_values_last20": found.item_values_last20.fill_null(0) / float(UNIT),
-        "item_first_timestamp": found.item_first_timestamp.fill_null(0),
+        "item_value_sum": found.value.fill_null(0) / float(UNIT),
+        "item_residual_sum": positives - counter("rate") / float(UNIT),
+        "item_value_residual_sum": found.value_residual.fill_null(0) / float(UNIT),
+        "item_positives_last20": sum_of_last(
+            20,
+            counter("label", "last_word{}"),
+            counter("n", "last_word{}"),
+            counter("label", "oldest_word{}"),
+            counter("n", "oldest_word{}"),
+        ).fill_null(0),
+        "item_values_last20": sum_of_last(
+            20, found.last_value, counter("n", "last_word{}"), found.oldest_value, counter("n", "oldest_word{}")
+        ).fill_null(0)
+        / float(UNIT),
+        "item_first_timestamp": found.first_timestamp.fill_null(0),
         "item_last_timestamp": found["last"].fill_null(0),
-        **{f"item_{m}_{d}d": found[f"item_{m}_{d}d"] for m in ("events", "positives") for d in RECENT_DAYS},
         "item_rate": smoothed(positives, count, found.global_rate),
         "item_global_rate": found.global_rate,
         "item_global_value": found.global_value,
-        "item_popularity": count / average,
-        "item_popularity_30d": found.item_events_30d / average_30d,
+        # against an average item: events so far over items so far, at the log's very beginning 1
+        "item_popularity": count
+        * ibis.greatest(found.log_items, 1)
+        / ibis.greatest(found.log_events, 1).cast("float64"),
     }
+    for d in days:
+        values[f"item_events_{d}d"] = counter("n", f"word{{}}_{d}d")
+        values[f"item_positives_{d}d"] = counter("label", f"word{{}}_{d}d")
+    if "item_events_30d" in values:
+        average = ibis.greatest(found.log_events_30d, 1) / ibis.greatest(found.log_items, 1).cast("float64")
+        values["item_popularity_30d"] = values["item_events_30d"] / average
     if "axis_item" in found.columns:
         values |= {name: found[name] for name in ("item_terms", "item_decade")}
     return found.select(c.ITEM_ID, c.TIMESTAMP, **{name: values[name] for name in wanted})
 
 
-def _item_states(judged: ir.Table) -> ir.Table:
-    """Running totals of each item: one row per (item, timestamp) of the log."""
-    events = judged.select(
-        c.ITEM_ID,
-        c.TIMESTAMP,
-        "label",
-        "value",
-        residual=judged.label * UNIT - judged.user_rate,
-        value_residual=judged.value - judged.user_value,
-    )
-    groups = events.group_by(c.ITEM_ID, c.TIMESTAMP).aggregate(
-        n=events.count(), **{name: events[name].sum() for name in ("label", "value", "residual", "value_residual")}
-    )
-    running = through_now(c.ITEM_ID)
-    states = groups.mutate(
-        item_events=groups.n.sum().over(running),
-        item_positives=groups.label.sum().over(running),
-        item_value_sum=groups.value.sum().over(running),
-        item_residual_sum=groups.residual.sum().over(running),
-        item_value_residual_sum=groups.value_residual.sum().over(running),
-        item_first_timestamp=groups[c.TIMESTAMP].min().over(running),
-    )
-    last = {
-        name: sum_of_last(states, measure, 20, key=c.ITEM_ID, seen="item_events", size="n")
-        for name, measure in (("item_positives_last20", "label"), ("item_values_last20", "value"))
+def _user_values(found: ir.Table, plan: UserPlan, axes: Axes) -> dict[str, ir.Value]:
+    """Every user feature that the plan counts, of probes joined with the state after the last event before them."""
+    layout = plan.layout
+    counted = layout.places
+
+    def counter(name: str, form: str = "word{}") -> ir.IntegerValue:
+        return layout.read({word: found[form.format(word)].fill_null(0) for word in layout.words_of([name])}, name)
+
+    def of_last(events: int, name: str) -> ir.FloatingValue:
+        if name in plan.signed:
+            total, oldest = found[f"last{events}_{name}"], found[f"oldest{events}_{name}"]
+        else:
+            total, oldest = (counter(name, f"{window}{events}_word{{}}") for window in ("last", "oldest"))
+        size, oldest_size = (counter("n", f"{window}{events}_word{{}}") for window in ("last", "oldest"))
+        return sum_of_last(events, total, size, oldest, oldest_size).fill_null(0)
+
+    values: dict[str, ir.Value] = {
+        "user_events": counter("n"),
+        "user_positives": counter("label"),
+        "user_first_timestamp": found.first_timestamp.fill_null(0),
+        "user_last_timestamp": found["last"].fill_null(0),
     }
-    return states.mutate(**last).drop("n", "label", "value", "residual", "value_residual")
-
-
-def _with_log_totals(seen: ir.Table, judged: ir.Table) -> ir.Table:
-    """Adds the log's totals before the hour of each row."""
-    totals = log_before_hour(judged, seen).rename(log_hour=c.TIMESTAMP)
-    placed = seen.mutate(seen_hour=hour(seen[c.TIMESTAMP]))
-    return placed.left_join(totals, [("seen_hour", "log_hour")]).drop("seen_hour", "log_hour")
-
-
-def _user_arrays(found: ir.Table, axes: Axes) -> dict[str, ir.ArrayValue]:
-    arrays = {}
+    if "global_rate" in found.columns:
+        values |= {"user_global_rate": found.global_rate, "user_global_value": found.global_value}
+    if "rate" in counted:
+        values["user_residual_sum"] = counter("label") - counter("rate") / float(UNIT)
+    if "popularity" in counted:
+        values["user_popularity_sum"] = counter("popularity") / float(UNIT)
+        values["user_popularity_positives"] = counter("popularity_label") / float(UNIT)
+    for measure, unit in (("value", UNIT), ("square", UNIT**2), ("value_residual", UNIT)):
+        if measure in plan.signed:
+            name = {"square": "value_square"}.get(measure, measure)
+            values[f"user_{name}_sum"] = found[measure].fill_null(0) / float(unit)
+    if plan.sessions:
+        values["user_session_start"] = found.session_start.fill_null(0)
+        values["user_session_events"] = counter("n") - counter("n", "opened_word{}")
+        values["user_session_positives"] = counter("label") - counter("label", "opened_word{}")
+    for k in plan.last:
+        values[f"user_positives_last{k}"] = of_last(k, "label")
+        if "value" in plan.signed:
+            values[f"user_values_last{k}"] = of_last(k, "value") / float(UNIT)
+        if "rate" in counted:
+            values[f"user_residual_last{k}"] = of_last(k, "label") - of_last(k, "rate") / float(UNIT)
+        if "value_residual" in plan.signed:
+            values[f"user_value_residual_last{k}"] = of_last(k, "value_residual") / float(UNIT)
+    for d in plan.days:
+        values[f"user_events_{d}d"] = counter("n", f"days{d}_word{{}}")
+        values[f"user_positives_{d}d"] = counter("label", f"days{d}_word{{}}")
     for axis, used, length in (
         ("term", len(axes.terms), axes.term_length),
         ("decade", DECADES if axes.decades else 0, DECADES),
     ):
-        sums = {kind: packing.unpack(found, f"{axis}_{kind}", used) for kind, packing in ARRAY_SUMS.items()}
-        residual = [
-            positives - expected / float(UNIT)
-            for positives, expected in zip(sums["positives"], sums["expected"], strict=True)
-        ]
-        arrays[f"user_{axis}_events"] = _array(sums["events"], length)
-        arrays[f"user_{axis}_positives"] = _array(sums["positives"], length)
-        arrays[f"user_{axis}_residual"] = _array(residual, length)
-    return arrays
+        sums = {
+            measure: [
+                counter(f"{axis}{place}_{measure}") for place in range(used) if f"{axis}{place}_{measure}" in counted
+            ]
+            for measure in ("n", "label", "rate")
+        }
+        residual = [label - rate / float(UNIT) for label, rate in zip(sums["label"], sums["rate"], strict=False)]
+        values[f"user_{axis}_events"] = _array(sums["n"], length)
+        values[f"user_{axis}_positives"] = _array(sums["label"], length)
+        values[f"user_{axis}_residual"] = _array(residual, length)
+    return values
+
+
+def _with_log_totals(found: ir.Table, judged: ir.Table) -> ir.Table:
+    """Adds the log's totals before the hour of each row."""
+    totals = log_before_hour(judged, found).rename(log_hour=c.TIMESTAMP)
+    placed = found.mutate(probe_hour=hour(found[c.TIMESTAMP]))
+    return placed.left_join(totals, [("probe_hour", "log_hour")])
 
 
 def _item_arrays(items: ir.Table, axes: Axes) -> ir.Table:
@@ -226,16 +275,6 @@ def _item_arrays(items: ir.Table, axes: Axes) -> ir.Table:
         item_terms=_array(flags["term"], axes.term_length),
         item_decade=_array(flags["decade"], DECADES),
     )
-
-
-def _history_arrays(found: ir.Table) -> dict[str, ir.ArrayValue]:
-    arrays = {}
-    for name, field in HISTORY_FIELDS.items():
-        values = found.history.map(lambda event, field=field: event[field])
-        if name == "history_values":
-            values = values.map(lambda value: value / float(UNIT))
-        arrays[name] = ibis.coalesce(values, ibis.literal([], type=values.type()))
-    return arrays
 
 
 def _array(elements: Sequence[ir.NumericValue], length: int) -> ir.ArrayValue:

@@ -1,4 +1,4 @@
-"""The last events of a user as an array, newest first.
+"""The last events of a user as arrays, newest first.
 
 Arrays are gathered in blocks of N consecutive events of a user; the last N events as of any moment lie in two neighbouring blocks,
 so the work grows with the log and not with the square of a user's events.
@@ -6,11 +6,14 @@ so the work grows with the log and not with the square of a user's events.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
 
+# feature -> the event's column, and the type of its elements where it is not the column's
 HISTORY_FIELDS = {
     "history_items": c.ITEM_ID,
     "history_labels": "label",
@@ -19,43 +22,65 @@ HISTORY_FIELDS = {
 }
 
 
-def blocks_of(judged: ir.Table, length: int) -> ir.Table:
-    """Blocks of `length` consecutive events of each user, ordered by (timestamp, item, label, value): never by row order.
+def history_pairs(judged: ir.Table, length: int, wanted: Collection[str], unit: int) -> ir.Table:
+    """Each block of `length` consecutive events of a user, followed by the block before it.
 
-    Returns:
-        user_id, block (0, 1, ...), events (array of structs, newest first).
-    """
-    order = [judged[c.TIMESTAMP], judged[c.ITEM_ID], judged.label, judged.value]
-    place = ibis.row_number().over(ibis.window(group_by=c.USER_ID, order_by=order))
-    placed = judged.mutate(place=place)
-    fields = {"newness": -placed.place, **{field: placed[field] for field in HISTORY_FIELDS.values()}}
-    blocks = placed.mutate(block=_block(placed.place, length), event=ibis.struct(fields))
-    return blocks.group_by(c.USER_ID, "block").aggregate(events=blocks.event.collect().sort())
-
-
-def last_events(states: ir.Table, judged: ir.Table, length: int, seen: str) -> ir.Table:
-    """Adds `history` to a table of user states: an array of structs, the user's last `length` events so far, newest first.
+    Events are ordered by (timestamp, item, label, value), never by row order.
 
     Args:
-        states: user_id and `seen`, the number of the user's events so far, at least 1.
         judged: events, see `judged_events`.
+        length: events in a block.
+        wanted: names out of HISTORY_FIELDS.
+        unit: what values are divided by.
+
+    Returns:
+        pair_user, pair_block (0, 1, ... for the newer block of each pair), pair_end (number of the user's events up to the
+        newest of the pair) and one array per wanted name, newest event first.
     """
-    blocks = blocks_of(judged, length)
-    older = blocks.select(older_user=c.USER_ID, older_block=blocks.block + 1, older_events=blocks.events)
+    order = [judged[c.TIMESTAMP], judged[c.ITEM_ID], judged.label, judged.value]
+    placed = judged.mutate(place=ibis.row_number().over(ibis.window(group_by=c.USER_ID, order_by=order)))
+    fields = {"newness": -placed.place, **{name: placed[HISTORY_FIELDS[name]] for name in wanted}}
+    if "history_values" in fields:
+        fields["history_values"] = (placed.value / float(unit)).cast("float32")
+    if "history_labels" in fields:
+        fields["history_labels"] = placed.label.cast("float32")
+    events = placed.select(c.USER_ID, block=placed.place // length, event=ibis.struct(fields))
+    gathered = events.group_by(c.USER_ID, "block").aggregate(events=events.event.collect().sort())
+    blocks = gathered.select(
+        c.USER_ID,
+        "block",
+        size=gathered.events.length(),
+        **{name: gathered.events.map(lambda event, name=name: event[name]) for name in wanted},
+    )
+    older = blocks.select(
+        older_user=c.USER_ID, older_block=blocks.block + 1, **{f"older_{name}": blocks[name] for name in wanted}
+    )
     pairs = blocks.left_join(older, [(c.USER_ID, "older_user"), ("block", "older_block")])
-    pairs = pairs.select(
+    return pairs.select(
         pair_user=pairs[c.USER_ID],
-        pair_block="block",
-        pair=ibis.ifelse(pairs.older_events.isnull(), pairs.events, pairs.events.concat(pairs.older_events)),
-        newest=pairs.block * length + pairs.events.length(),
-    )
-    placed = states.mutate(last_block=_block(states[seen] - 1, length))
-    joined = placed.left_join(pairs, [(c.USER_ID, "pair_user"), ("last_block", "pair_block")])
-    not_yet = joined.newest - joined[seen]  # events of the block that come later
-    return joined.mutate(history=joined.pair[not_yet : not_yet + length]).drop(
-        "last_block", "pair_user", "pair_block", "pair", "newest"
+        pair_block=pairs.block,
+        pair_end=pairs.block * length + pairs["size"],
+        **{
+            name: ibis.ifelse(pairs.older_user.isnull(), pairs[name], pairs[name].concat(pairs[f"older_{name}"]))
+            for name in wanted
+        },
     )
 
 
-def _block(place: ir.IntegerValue, length: int) -> ir.IntegerValue:
-    return place // length
+def with_history(found: ir.Table, pairs: ir.Table, length: int, seen: ir.IntegerColumn) -> ir.Table:
+    """Joins the pair of blocks that holds each row's last `length` events.
+
+    Args:
+        found: one row per probe, with user_id.
+        pairs: see `history_pairs`.
+        seen: column of `found`: number of the user's events before the probe.
+    """
+    placed = found.mutate(history_end=seen, last_block=(seen - 1) // length)
+    return placed.left_join(pairs, [(c.USER_ID, "pair_user"), ("last_block", "pair_block")])
+
+
+def history_array(found: ir.Table, name: str, length: int) -> ir.ArrayValue:
+    """The last `length` events before each probe, newest first; empty when there is none."""
+    later = found.pair_end - found.history_end  # events of the pair that are not before the probe
+    array = found[name][later : later + length]
+    return ibis.coalesce(array, ibis.literal([], type=array.type()))

@@ -17,8 +17,11 @@ from data_exchange_center import columns as c
 from offline.preprocess.timelines import SECONDS_PER_DAY, before_now, strictly_earlier
 
 UNIT = 1024
+RATE_BITS = 10  # a rate is at most UNIT
+POPULARITY_BITS = 15  # ln(1 + events) in units stays below 2**15 up to e**31 events
 PRIOR_EVENTS = 5
 SECONDS_PER_HOUR = 3600
+EVENT_BITS = 31  # events and positives of one user or item, summed as one integer
 NEUTRAL_RATE = 0.5  # before the first event of the log
 
 
@@ -108,25 +111,28 @@ def judged_events(events: ir.Table) -> ir.Table:
         c.TIMESTAMP,
         label=label,
         value=in_units(ibis.coalesce(events[c.RATING].cast("float64"), label.cast("float64"))),
+        counts=label * (1 << EVENT_BITS) + 1,
         hour=hour(events[c.TIMESTAMP]),
     )
     of_log = log_before_hour(plain, plain).rename(log_hour=c.TIMESTAMP)
     earlier = {
         f"{entity}_{name}": total.over(strictly_earlier(key)).fill_null(0)
         for entity, key in (("item", c.ITEM_ID), ("user", c.USER_ID))
-        for name, total in (("events", plain.count()), ("label", plain.label.sum()), ("value", plain.value.sum()))
+        for name, total in (("counts", plain.counts.sum()), ("value", plain.value.sum()))
     }
     seen = plain.mutate(**earlier).join(of_log, [("hour", "log_hour")], how="inner")
     value_prior = seen.global_value * UNIT
+    events_of = {entity: seen[f"{entity}_counts"] & ((1 << EVENT_BITS) - 1) for entity in ("item", "user")}
+    label_of = {entity: seen[f"{entity}_counts"] >> EVENT_BITS for entity in ("item", "user")}
     return seen.select(
         c.USER_ID,
         c.ITEM_ID,
         c.TIMESTAMP,
         "label",
         "value",
-        item_rate=in_units(smoothed(seen.item_label, seen.item_events, seen.global_rate)),
-        item_value=smoothed(seen.item_value, seen.item_events, value_prior).round().cast("int64"),
-        user_rate=in_units(smoothed(seen.user_label, seen.user_events, seen.global_rate)),
-        user_value=smoothed(seen.user_value, seen.user_events, value_prior).round().cast("int64"),
-        popularity=in_units((seen.item_events + 1).ln()),
+        item_rate=in_units(smoothed(label_of["item"], events_of["item"], seen.global_rate)),
+        item_value=smoothed(seen.item_value, events_of["item"], value_prior).round().cast("int64"),
+        user_rate=in_units(smoothed(label_of["user"], events_of["user"], seen.global_rate)),
+        user_value=smoothed(seen.user_value, events_of["user"], value_prior).round().cast("int64"),
+        popularity=in_units((events_of["item"] + 1).ln()),
     )

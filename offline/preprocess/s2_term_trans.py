@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends import BaseBackend
 from tqdm import tqdm
 
@@ -28,7 +30,6 @@ from data_exchange_center.tables import FEATURE_ROWS, ITEM_FEATURES, SPLIT_INTER
 from data_exchange_center.workspace import CUTS, Workspace, atomic_path, read_table, write_json
 from offline.preprocess import expressions
 from offline.preprocess.axes import Axes, axes_of
-from offline.preprocess.counters import LARGEST_COUNT
 from offline.preprocess.engine import connect, register, write_parquet
 from offline.preprocess.feature_columns import EntityColumns, entity_columns, term_length, typed
 from offline.preprocess.judged_events import judged_events
@@ -48,6 +49,8 @@ class Inputs:
     item_columns: EntityColumns
     axes: Axes
     history_length: int
+    busiest_user: int
+    busiest_item: int
 
 
 def cuts_of(settings: Settings) -> tuple[str, ...]:
@@ -86,18 +89,9 @@ def compute_features(settings: Settings) -> dict[str, Any]:
     with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table") as progress:
         for cut in cuts:
             known = rows_of(inputs.events, cut)
-            judged = inputs.engine.create_table(f"judged_{cut}", judged_events(known))
-            if not judged.count().execute():
-                raise DataError(f"no event is known at cut {cut!r}; the log is too small for this split")
-            parts = {
-                f"{cut}/users.parquet": (USER_FEATURES, _user_snapshot(inputs, judged)),
-                f"{cut}/items.parquet": (ITEM_FEATURES, _item_snapshot(inputs, judged)),
-            }
-            if cut == cuts[-1]:
-                parts["rows.parquet"] = (FEATURE_ROWS, _rows(inputs, judged, known))
-            for name, (contract, table) in parts.items():
+            for name, contract, table in _tables(inputs, cut, known, with_rows=cut == cuts[-1]):
                 started = time.perf_counter()
-                rows = _write(inputs, workspace, name, contract, table)
+                rows = _write(inputs.engine, workspace.features / name, contract, table)
                 written[name] = {"rows": rows, "seconds": round(time.perf_counter() - started, 2)}
                 progress.update()
     write_json(workspace.features / "axes.json", inputs.axes.as_json())
@@ -117,10 +111,6 @@ def _read(settings: Settings, workspace: Workspace, spec: FeatureSpec) -> Inputs
     events = SPLIT_INTERACTIONS.validate(read_table(workspace.split / "interactions.parquet"))
     users = read_table(workspace.tables / "users.parquet")
     items = read_table(workspace.tables / "items.parquet")
-    busiest = events.group_by(c.USER_ID).aggregate([([], "count_all")])
-    most = max(busiest["count_all"].to_pylist(), default=0)
-    if most > LARGEST_COUNT:
-        raise DataError(f"a user has {most} events; at most {LARGEST_COUNT} can be counted: leave that user out")
     engine = connect(settings.features.engine)
     return Inputs(
         engine,
@@ -131,24 +121,53 @@ def _read(settings: Settings, workspace: Workspace, spec: FeatureSpec) -> Inputs
         entity_columns(c.ITEM_ID, spec.item_features, expressions.ITEM_FEATURES, items.column_names),
         axes_of(items, term_length(spec)),
         settings.features.history_length,
+        *(_most_events(events, key) for key in (c.USER_ID, c.ITEM_ID)),
     )
 
 
-def _user_features(inputs: Inputs, judged: ir.Table, probes: ir.Table) -> ir.Table:
-    return expressions.user_features(
+def _most_events(events: pa.Table, key: str) -> int:
+    counts = events.group_by(key).aggregate([([], "count_all")])
+    return int(pc.max(counts["count_all"]).as_py() or 0)
+
+
+def _tables(inputs: Inputs, cut: str, known: ir.Table, *, with_rows: bool) -> Iterator[tuple[str, Table, ir.Table]]:
+    """Yields (file, contract, expression) of a cut's tables; rows and snapshot are answered by one evaluation."""
+    judged = inputs.engine.create_table(f"judged_{cut}", judged_events(known))
+    if not judged.count().execute():
+        raise DataError(f"no event is known at cut {cut!r}; the log is too small for this split")
+    user_probes = judged.group_by(c.USER_ID).aggregate(**{c.TIMESTAMP: judged[c.TIMESTAMP].max() + 1})
+    end = judged[c.TIMESTAMP].max().execute() + 1
+    item_probes = inputs.items.select(c.ITEM_ID, **{c.TIMESTAMP: ibis.literal(end, "int64")})
+    probes = [user_probes, item_probes]
+    if with_rows:
+        probes = [
+            ibis.union(snapshot, known.select(key, c.TIMESTAMP))
+            for snapshot, key in ((user_probes, c.USER_ID), (item_probes, c.ITEM_ID))
+        ]
+    of_users = expressions.user_features(
         judged,
         inputs.items,
-        probes,
+        probes[0],
         axes=inputs.axes,
         history_length=inputs.history_length,
+        busiest=inputs.busiest_user,
         wanted=inputs.user_columns.computed,
     )
-
-
-def _item_features(inputs: Inputs, judged: ir.Table, probes: ir.Table) -> ir.Table:
-    return expressions.item_features(
-        judged, inputs.items, probes, axes=inputs.axes, wanted=inputs.item_columns.computed
+    of_items = expressions.item_features(
+        judged,
+        inputs.items,
+        probes[1],
+        axes=inputs.axes,
+        busiest=inputs.busiest_item,
+        wanted=inputs.item_columns.computed,
     )
+    if with_rows:
+        of_users = inputs.engine.create_table(f"users_{cut}", of_users)
+        of_items = inputs.engine.create_table(f"items_{cut}", of_items)
+    yield f"{cut}/users.parquet", USER_FEATURES, _snapshot(of_users, user_probes, inputs.users, inputs.user_columns)
+    yield f"{cut}/items.parquet", ITEM_FEATURES, _snapshot(of_items, item_probes, inputs.items, inputs.item_columns)
+    if with_rows:
+        yield "rows.parquet", FEATURE_ROWS, _rows(inputs, known, of_users, of_items)
 
 
 def _with_attributes(table: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
@@ -156,25 +175,20 @@ def _with_attributes(table: ir.Table, attributes: ir.Table, columns: EntityColum
     return table.left_join(own, [(columns.key, "attribute_key")]).drop("attribute_key")
 
 
-def _user_snapshot(inputs: Inputs, judged: ir.Table) -> ir.Table:
-    probes = judged.group_by(c.USER_ID).aggregate(**{c.TIMESTAMP: judged[c.TIMESTAMP].max() + 1})
-    found = _with_attributes(_user_features(inputs, judged, probes), inputs.users, inputs.user_columns)
-    return found.order_by(c.USER_ID).select(c.USER_ID, c.TIMESTAMP, **typed(found, inputs.user_columns))
+def _snapshot(answers: ir.Table, probes: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
+    """One row per entity, ordered by its id."""
+    asked = answers.semi_join(probes, [columns.key, c.TIMESTAMP])
+    found = _with_attributes(asked, attributes, columns)
+    return found.order_by(columns.key).select(columns.key, c.TIMESTAMP, **typed(found, columns))
 
 
-def _item_snapshot(inputs: Inputs, judged: ir.Table) -> ir.Table:
-    end = judged[c.TIMESTAMP].max().execute() + 1
-    probes = inputs.items.select(c.ITEM_ID, **{c.TIMESTAMP: ibis.literal(end, "int64")})
-    found = _with_attributes(_item_features(inputs, judged, probes), inputs.items, inputs.item_columns)
-    return found.order_by(c.ITEM_ID).select(c.ITEM_ID, c.TIMESTAMP, **typed(found, inputs.item_columns))
-
-
-def _rows(inputs: Inputs, judged: ir.Table, known: ir.Table) -> ir.Table:
-    of_user = _user_features(inputs, judged, known).rename(probe_user=c.USER_ID, user_time=c.TIMESTAMP)
-    of_item = _item_features(inputs, judged, known).rename(probe_item=c.ITEM_ID, item_time=c.TIMESTAMP)
+def _rows(inputs: Inputs, known: ir.Table, of_users: ir.Table, of_items: ir.Table) -> ir.Table:
+    """One row per known interaction, in their order."""
+    of_users = of_users.rename(probe_user=c.USER_ID, user_time=c.TIMESTAMP)
+    of_items = of_items.rename(probe_item=c.ITEM_ID, item_time=c.TIMESTAMP)
     rows = known.select(list(FEATURE_ROWS.required))
-    rows = rows.left_join(of_user, [(c.USER_ID, "probe_user"), (c.TIMESTAMP, "user_time")])
-    rows = rows.left_join(of_item, [(c.ITEM_ID, "probe_item"), (c.TIMESTAMP, "item_time")])
+    rows = rows.left_join(of_users, [(c.USER_ID, "probe_user"), (c.TIMESTAMP, "user_time")])
+    rows = rows.left_join(of_items, [(c.ITEM_ID, "probe_item"), (c.TIMESTAMP, "item_time")])
     rows = _with_attributes(rows, inputs.users, inputs.user_columns)
     rows = _with_attributes(rows, inputs.items, inputs.item_columns)
     return rows.order_by(c.ROW_ID).select(
@@ -182,10 +196,10 @@ def _rows(inputs: Inputs, judged: ir.Table, known: ir.Table) -> ir.Table:
     )
 
 
-def _write(inputs: Inputs, workspace: Workspace, name: str, contract: Table, table: ir.Table) -> int:
+def _write(engine: BaseBackend, path: Path, contract: Table, table: ir.Table) -> int:
     """Writes a table, reads it back and validates it; only then it gets its name. Returns its number of rows."""
-    with atomic_path(workspace.features / name) as temporary:
-        write_parquet(inputs.engine, table, temporary)
+    with atomic_path(path) as temporary:
+        write_parquet(engine, table, temporary)
         schema = table.schema().to_pyarrow()
         scalars = {
             field.name: field.type

@@ -1,44 +1,91 @@
-"""The state of each user after each of their event groups: one row per (user, timestamp) of the log."""
+"""The state of each user after each of their event groups: one row per (user, timestamp) of the log.
+
+Only what the wanted features need is counted. Everything that is never negative is counted in packed words (counters.py); values
+and their residuals, which may be negative, have columns of their own.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
 from offline.preprocess.axes import DECADES, FIRST_DECADE, Axes
-from offline.preprocess.counters import COUNTS, RATES, Packing
-from offline.preprocess.judged_events import UNIT
-from offline.preprocess.timelines import last_days, sum_of_last, through_now
+from offline.preprocess.counters import Layout, layout_of
+from offline.preprocess.judged_events import POPULARITY_BITS, RATE_BITS
+from offline.preprocess.timelines import last_days, last_events, through_now
 
 SESSION_GAP = 1800  # seconds without an event that end a session
 RECENT_DAYS = (1, 7, 30)
 LAST_EVENTS = (5, 10, 20)
+ARRAY_KINDS = ("events", "positives", "residual")
+SIGNED = {"user_value": "value", "user_value_square": "square", "user_value_residual": "value_residual"}
 
-# state column -> the measure of one group of events that it sums
-SUMS = {
-    "user_events": "n",
-    "user_positives": "label",
-    "user_value_sum": "value",
-    "user_value_square_sum": "square",
-    "user_residual_sum": "residual",
-    "user_value_residual_sum": "value_residual",
-    "user_popularity_sum": "popularity",
-    "user_popularity_positives": "popularity_positives",
-}
-OF_LAST = {
-    **{f"user_positives_last{k}": ("label", k) for k in LAST_EVENTS},
-    **{f"user_values_last{k}": ("value", k) for k in LAST_EVENTS},
-    "user_residual_last20": ("residual", 20),
-    "user_value_residual_last20": ("value_residual", 20),
-}
-OF_DAYS = {
-    f"user_{name}_{days}d": (measure, days)
-    for name, measure in (("events", "n"), ("positives", "label"))
-    for days in RECENT_DAYS
-}
-# what the term and decade arrays sum; residuals are positives minus expected positives
-ARRAY_SUMS: dict[str, Packing] = {"events": COUNTS, "positives": COUNTS, "expected": RATES}
+
+@dataclass(frozen=True)
+class UserPlan:
+    """What has to be counted for the wanted features.
+
+    Attributes:
+        layout: of the packed counters. `n`, `label`, `rate`, `popularity`, `popularity_label`: events, positives, sum of item
+            rates, of popularities, of positives' popularities; `<axis><place>_<n|label|rate>`: the same per term and decade.
+        signed: measures with a column of their own.
+        last: numbers of last events to sum over.
+        days: lengths of time windows to sum over.
+        sessions: whether session features are wanted.
+    """
+
+    layout: Layout
+    signed: tuple[str, ...]
+    last: tuple[int, ...]
+    days: tuple[int, ...]
+    sessions: bool
+
+    @property
+    def main(self) -> list[int]:
+        """Words with the counters that windows sum: events, positives and, when counted, item rates."""
+        return self.layout.words_of(name for name in ("n", "label", "rate") if name in self.layout.places)
+
+
+def plan_of(wanted: Collection[str], axes: Axes, busiest: int) -> UserPlan:
+    """The plan for some features.
+
+    Args:
+        wanted: names of user features.
+        axes: what the arrays' elements stand for.
+        busiest: the most events that one user has; counters are as wide as it needs.
+    """
+    bits = max(busiest, 1).bit_length()
+    widths = [("n", bits), ("label", bits)]
+    if any(name.startswith("user_residual_") for name in wanted):
+        widths.append(("rate", bits + RATE_BITS))
+    if any(name.startswith("user_popularity_") for name in wanted):
+        widths += [("popularity", bits + POPULARITY_BITS), ("popularity_label", bits + POPULARITY_BITS)]
+    for axis, length in (("term", len(axes.terms)), ("decade", DECADES if axes.decades else 0)):
+        of_axis = {kind for kind in ARRAY_KINDS if f"user_{axis}_{kind}" in wanted}
+        for measure, kinds, extra in (
+            ("n", {"events"}, 0),
+            ("label", {"positives", "residual"}, 0),
+            ("rate", {"residual"}, RATE_BITS),
+        ):
+            if kinds & of_axis:
+                widths += [(f"{axis}{place}_{measure}", bits + extra) for place in range(length)]
+    return UserPlan(
+        layout_of(widths),
+        tuple(m for name, m in SIGNED.items() if any(_is_about(want, name) for want in wanted)),
+        tuple(k for k in LAST_EVENTS if any(want.endswith(f"_last{k}") for want in wanted)),
+        tuple(d for d in RECENT_DAYS if any(want.endswith(f"_{d}d") for want in wanted)),
+        any(want.startswith("user_session_") for want in wanted),
+    )
+
+
+def _is_about(feature: str, measure: str) -> bool:
+    """`user_value_sum` and `user_values_last5` are about user_value, and not about user_value_square or _residual."""
+    plural = measure.replace("user_value", "user_values") if measure == "user_value" else measure
+    return feature == f"{measure}_sum" or feature.startswith((f"{plural}_last",))
 
 
 def axis_flags(items: ir.Table, axes: Axes) -> dict[str, list[ir.IntegerValue]]:
@@ -52,79 +99,92 @@ def axis_flags(items: ir.Table, axes: Axes) -> dict[str, list[ir.IntegerValue]]:
     return {"term": terms, "decade": decades}
 
 
-def user_states(judged: ir.Table, items: ir.Table, axes: Axes) -> ir.Table:
+def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -> ir.Table:
     """Running totals of each user.
 
     Args:
         judged: every known event, see `judged_events`.
         items: the items table.
         axes: what the counters of terms and decades stand for.
+        plan: what to count.
 
     Returns:
-        One row per (user_id, timestamp) of the log, its events included: the columns of SUMS, OF_LAST and OF_DAYS,
-        user_first_timestamp, user_session_start, user_session_events, user_session_positives, and packed counters
-        `<axis>_<sum><word>`. Residuals and values are in units of 1/1024.
+        One row per (user_id, timestamp) of the log, its events included: first_timestamp; word<w> and <signed> (totals so far);
+        session_start and opened_word<w> (totals before the session of the latest event); last<k>_word<w>, last<k>_<signed>
+        (sums over the groups that hold the last k events), oldest<k>_... (the same of the first of these groups);
+        days<d>_word<w> (sums over the last d days). Words hold the plan's packed counters.
     """
     running = through_now(c.USER_ID)
-    groups = _groups(judged, items, axes)
-    packed = [name for name in groups.columns if name.startswith(("term_", "decade_"))]
+    groups = _groups(judged, items, axes, plan)
+    main = [f"word{word}" for word in plan.main]
+    measures = [f"word{word}" for word in range(plan.layout.words)] + list(plan.signed)
     states = groups.mutate(
         previous=groups[c.TIMESTAMP].lag(1).over(ibis.window(group_by=c.USER_ID, order_by=c.TIMESTAMP)),
-        user_first_timestamp=groups[c.TIMESTAMP].min().over(running),
-        **{name: groups[measure].sum().over(running) for name, measure in SUMS.items()},
-        **{f"sum_{name}": groups[name].sum().over(running) for name in packed},
+        first_timestamp=groups[c.TIMESTAMP].first().over(running),
+        **{f"all_{name}": groups[name].sum().over(running) for name in measures},
     )
+    all_words = {word: states[f"all_word{word}"] for word in range(plan.layout.words)}
     opens = states.previous.isnull() | (states[c.TIMESTAMP] - states.previous > SESSION_GAP)
+    nothing = ibis.null("int64")
     states = states.mutate(
-        opened=ibis.ifelse(opens, states[c.TIMESTAMP], ibis.null("int64")),
-        events_before=ibis.ifelse(opens, states.user_events - states.n, ibis.null("int64")),
-        positives_before=ibis.ifelse(opens, states.user_positives - states.label, ibis.null("int64")),
+        seen=plan.layout.read(all_words, "n"),
+        opened=ibis.ifelse(opens, states[c.TIMESTAMP], nothing),
+        **{f"before_{name}": ibis.ifelse(opens, states[f"all_{name}"] - states[name], nothing) for name in main},
     )
-    return states.select(
-        c.USER_ID,
-        c.TIMESTAMP,
-        *SUMS,
-        "user_first_timestamp",
-        user_session_start=states.opened.max().over(running),
-        user_session_events=states.user_events - states.events_before.max().over(running),
-        user_session_positives=states.user_positives - states.positives_before.max().over(running),
-        **{
-            name: sum_of_last(states, measure, events, key=c.USER_ID, seen="user_events", size="n")
-            for name, (measure, events) in OF_LAST.items()
-        },
-        **{name: states[measure].sum().over(last_days(c.USER_ID, days)) for name, (measure, days) in OF_DAYS.items()},
-        **{name: states[f"sum_{name}"] for name in packed},
-    )
+    columns = {"first_timestamp": states.first_timestamp, **{name: states[f"all_{name}"] for name in measures}}
+    if plan.sessions:
+        columns["session_start"] = states.opened.max().over(running)
+        columns |= {f"opened_{name}": states[f"before_{name}"].max().over(running) for name in main}
+    for events in plan.last:
+        window = last_events(c.USER_ID, "seen", events)
+        for name in (*main, *plan.signed):
+            columns[f"last{events}_{name}"] = states[name].sum().over(window)
+            columns[f"oldest{events}_{name}"] = states[name].first().over(window)
+    for days in plan.days:
+        columns |= {f"days{days}_{name}": states[name].sum().over(last_days(c.USER_ID, days)) for name in main}
+    return states.select(c.USER_ID, c.TIMESTAMP, **columns)
 
 
-def _groups(judged: ir.Table, items: ir.Table, axes: Axes) -> ir.Table:
+def _groups(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -> ir.Table:
     """Sums of each (user, timestamp)."""
-    flags = axis_flags(items, axes)
-    item_counters = items.select(
-        axis_item=c.ITEM_ID,
-        **{
-            name: column
-            for axis, of_axis in flags.items()
-            for packing, kind in ((COUNTS, "count"), (RATES, "rate"))
-            for name, column in packing.pack(of_axis, f"{axis}_{kind}").items()
-        },
-    )
-    events = judged.left_join(item_counters, [(c.ITEM_ID, "axis_item")])
-    measures = {
-        "n": ibis.literal(1, "int64"),
-        "label": events.label,
+    layout = plan.layout
+    flags = {f"{axis}{place}": flag for axis, of in axis_flags(items, axes).items() for place, flag in enumerate(of)}
+    constants = {}  # per item: what one event, one positive and one unit of rate add to each word
+    for word in range(layout.words):
+        for measure in ("n", "label", "rate"):
+            counters = {f"{name}_{measure}": flag for name, flag in flags.items()}
+            counters = {name: flag for name, flag in counters.items() if name in layout.places}
+            packed = layout.pack(word, counters)
+            if packed is not None:
+                constants[f"{measure}_of_word{word}"] = packed
+    events = judged
+    if constants:
+        of_items = items.select(axis_item=c.ITEM_ID, **constants)
+        events = judged.left_join(of_items, [(c.ITEM_ID, "axis_item")])
+    weights = {"n": ibis.literal(1, "int64"), "label": events.label, "rate": events.item_rate}
+    own = {
+        **weights,
+        "popularity": events.popularity,
+        "popularity_label": events.popularity * events.label,
+    }
+    own = {name: value for name, value in own.items() if name in layout.places}
+    measures: dict[str, ir.IntegerValue] = {}
+    for word in range(layout.words):
+        parts = [layout.pack(word, own)]
+        for measure, weight in weights.items():
+            name = f"{measure}_of_word{word}"
+            if name in constants:
+                parts.append(events[name] if measure == "n" else events[name] * weight)
+        total = ibis.literal(0, "int64")
+        for part in parts:
+            if part is not None:
+                total = total + part
+        measures[f"word{word}"] = total
+    signed = {
         "value": events.value,
         "square": events.value * events.value,
-        "residual": events.label * UNIT - events.item_rate,
         "value_residual": events.value - events.item_value,
-        "popularity": events.popularity,
-        "popularity_positives": events.popularity * events.label,
     }
-    for axis, of_axis in flags.items():
-        for word in range(COUNTS.words(len(of_axis))):
-            measures[f"{axis}_events{word}"] = events[f"{axis}_count{word}"]
-            measures[f"{axis}_positives{word}"] = events[f"{axis}_count{word}"] * events.label
-        for word in range(RATES.words(len(of_axis))):
-            measures[f"{axis}_expected{word}"] = events[f"{axis}_rate{word}"] * events.item_rate
+    measures |= {name: signed[name] for name in plan.signed}
     events = events.select(c.USER_ID, c.TIMESTAMP, **measures)
     return events.group_by(c.USER_ID, c.TIMESTAMP).aggregate(**{name: events[name].sum() for name in measures})
