@@ -69,6 +69,13 @@ class RecallSettings(Section):
     candidates: int = Field(300, ge=10, le=2000, description="items asked of each channel")
     neighbours: int = Field(512, ge=10, description="kept per item in the item-to-item similarity")
     exact_items: int = Field(8000, ge=10, description="largest catalog for which the item-to-item solve is exact")
+    item_regularization: float = Field(500.0, gt=0, description="ridge of the item-to-item solve, in interactions")
+    epochs: int = Field(4, ge=1, description="passes of the FM over all positives")
+    negatives: int = Field(1024, ge=16, description="items drawn from the catalog for a batch of the FM")
+    batch_size: int = Field(512, ge=16, description="positives in a batch of the FM")
+    learning_rate: float = Field(0.01, gt=0)
+    disliked: float = Field(0.5, ge=0, le=1, description="what a dislike in a history counts against a like's 1")
+    history: int = Field(400, ge=1, description="newest events of a user that recall reads")
 
 
 class RankSettings(Section):
@@ -85,7 +92,7 @@ class RankSettings(Section):
 class StoreSettings(Section):
     user_store: str = Field("embedded://", description="embedded:// or redis://, rediss://, unix://")
     item_index: str = Field("embedded://", description="embedded:// or http(s)://")
-    feature_store: str = Field("embedded://", description="embedded:// or redis://")
+    feature_store: str = Field("embedded://", description="embedded:// or redis://, rediss://")
     scorer: str = Field("embedded://", description="embedded:// or grpc://, grpcs://")
     ca_file: str = Field(
         "", description="PEM of the authority that signed the servers' certificates; the system's if empty"

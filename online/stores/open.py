@@ -29,7 +29,11 @@ ADAPTERS: dict[str, dict[str, tuple[str, str]]] = {
         "http": ("online.stores.elastic_items", "open_items"),
         "https": ("online.stores.elastic_items", "open_items"),
     },
-    "feature_store": {"embedded": ("online.stores.feast_embedded", "open_features")},
+    "feature_store": {
+        "embedded": ("online.stores.feast_embedded", "open_features"),
+        "redis": ("online.stores.feast_redis", "open_features"),
+        "rediss": ("online.stores.feast_redis", "open_features"),
+    },
     "scorer": {
         "embedded": ("online.stores.onnx_scorer", "open_scorer"),
         "grpc": ("online.stores.triton_scorer", "open_scorer"),
