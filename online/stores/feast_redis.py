@@ -72,7 +72,8 @@ class RedisFeatures(FeastFeatures):
         )
         self._client = redis.Redis(connection_pool=pool)
         # Feast has no way to hand it a client; it makes its own unless this one is there
-        self._feast._get_provider().online_store._client = self._client
+        online_store: Any = self._feast._get_provider().online_store
+        online_store._client = self._client
 
     def user(self, release: str, user_id: Id, timeout: float) -> FeatureRows:
         token = _deadline.set(time.monotonic() + timeout)
