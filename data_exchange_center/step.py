@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -10,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tqdm import tqdm
 
 from data_exchange_center.errors import MarqueeError
 from data_exchange_center.settings import Settings, load_settings
@@ -51,7 +54,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         if getattr(arguments, option, None) is not None
     }
     if arguments.quiet:
-        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TQDM_DISABLE"] = "1"  # for the programs that this one starts: tqdm reads it once, when imported
+        tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # type: ignore[assignment]
     return load_settings(arguments.settings).with_values(**chosen)
 
 
