@@ -7,6 +7,7 @@ Everything that Marquee uses of Feast is imported from here, so that nothing imp
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ with _lean():
     from feast.errors import FeastObjectNotFoundException
     from feast.repo_config import RegistryConfig
     from feast.types import Array, Bytes, FeastType, Float32, Int64, String
+
+logging.getLogger("faiss").setLevel(logging.WARNING)  # which Feast loads beside, and which reports every step of that
 
 __all__ = [
     "Array",

@@ -80,7 +80,7 @@ def id_types(features: Iterable[Feature], table: pa.Table) -> dict[str, str]:
 
 def stored_column(feature: StoredFeature, values: pa.ChunkedArray) -> pa.Array:
     """A release's column in its stored form; StoreError names a column of the wrong type."""
-    column = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    column = _plain(values)
     element = ARROW[feature.dtype]
     try:
         if not feature.length:
@@ -109,11 +109,11 @@ def fixed_length(feature: StoredFeature, column: pa.Array, element: pa.DataType)
     return pa.ListArray.from_arrays(offsets, taken)
 
 
-def numpy_column(feature: StoredFeature, column: pa.ChunkedArray) -> np.ndarray:
+def numpy_column(feature: StoredFeature, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A stored column as an array [n] or [n, length]; StoreError when a list has another length."""
     if not feature.length:
-        return np.asarray(column.to_numpy(), feature.numpy_dtype)
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        return np.asarray(_plain(column).to_numpy(zero_copy_only=False), feature.numpy_dtype)
+    array = _plain(column)
     flat = np.asarray(pc.list_flatten(array).to_numpy(zero_copy_only=False), feature.numpy_dtype)
     if len(flat) != len(array) * feature.length:
         raise StoreError(
@@ -130,3 +130,7 @@ def to_text(features: Sequence[StoredFeature]) -> str:
 def from_text(text: str) -> list[StoredFeature]:
     """What `to_text` wrote."""
     return [StoredFeature(**entry) for entry in json.loads(text)]
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

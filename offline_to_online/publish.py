@@ -1,0 +1,208 @@
+"""Publishes a release: every store written and verified beside the live release, then one flip.
+
+    publish.py [--release ID]              publish (default: the newest release)
+    publish.py --dry-run                   show the plan and change nothing
+    publish.py --rollback [--release ID]   make the release before live again, or a named one that the stores still hold
+
+The plan is computed first and applied step by step. Steps that are done are noted in a journal: a publisher that was killed is
+simply run again, checks what it had written and goes on. Until the flip the live release is not touched; after it come only
+the stable names and the removal of old releases (`stores.keep_releases` stay).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from data_exchange_center.errors import ReleaseError, StoreError
+from data_exchange_center.release import Release, find_release
+from data_exchange_center.settings import Settings
+from data_exchange_center.step import parser, run_step
+from offline_to_online.journal import Journal
+from offline_to_online.lock import publish_lock
+from offline_to_online.rank.s1_feature_to_feast import load_features, verify_features
+from offline_to_online.rank.s2_model_to_triton import load_model, verify_model
+from offline_to_online.recall.s1_user_to_redis import load_users, verify_users
+from offline_to_online.recall.s2_item_to_es import load_items, verify_items
+from offline_to_online.retention import prune, releases_to_drop
+from online.stores.open import open_stores
+from online.stores.ports import Flip, Stores
+
+log = logging.getLogger("marquee")
+
+POINTER_TIMEOUT_S = 10.0
+Part = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Load:
+    """One store's part of a release: how it gets there and how it is known to be there."""
+
+    name: str
+    load: Part
+    verify: Part
+
+
+def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) -> dict[str, Any]:
+    """Makes a release live.
+
+    Args:
+        release_id: the newest release of the scene when empty.
+        dry_run: compute and return the plan, change nothing.
+
+    Returns:
+        release, previous (what was live before it), flipped, seconds, stores{users, items, features, scorer}, dropped; with
+        `dry_run` also `plan`.
+
+    Raises:
+        ReleaseError: no such release, or its checksums do not hold.
+        StoreError: a store could not be written, or read back something else; the live release is still the old one.
+        LockHeld: another publisher is at work, or flipped in between.
+    """
+    started = time.perf_counter()
+    release = find_release(settings, release_id)
+    with publish_lock(settings, f"publish {release.id}"):
+        stores = open_stores(settings)
+        try:
+            live = stores.users.live(release.scene, POINTER_TIMEOUT_S)
+            journal = Journal(settings, release)
+            loads = store_loads(release, stores)
+            plan = planned(release, live, loads, journal, releases_to_drop(settings, stores, release.id))
+            for number, line in enumerate(plan, start=1):
+                log.info("  %d. %s", number, line)
+            if dry_run:
+                return {"release": release.id, "previous": live, "flipped": False, "plan": plan, "stores": {}}
+            results = {load.name: apply(load, journal) for load in loads}
+            stores.users.flip(release.scene, release.id, live)
+            previous = previous_release(stores.users.history(release.scene), release.id) or None
+            follow(release, stores)
+            dropped = prune(settings, stores)
+            journal.close()
+        finally:
+            stores.close()
+    return {
+        "release": release.id,
+        "previous": previous,
+        "flipped": live != release.id,
+        "seconds": round(time.perf_counter() - started, 3),
+        "stores": results,
+        "dropped": dropped,
+    }
+
+
+def rollback(settings: Settings, release_id: str = "", *, dry_run: bool = False) -> dict[str, Any]:
+    """Makes the release that was live before the live one live again, or a named one; nothing is written but the pointer.
+
+    Raises:
+        ReleaseError: there is none, or the stores do not hold it whole any more.
+    """
+    started = time.perf_counter()
+    with publish_lock(settings, f"rollback {release_id}".strip()):
+        stores = open_stores(settings)
+        try:
+            live = stores.users.live(settings.scene, POINTER_TIMEOUT_S)
+            target = release_id or previous_release(stores.users.history(settings.scene), live)
+            if not target:
+                raise ReleaseError(
+                    f"scene {settings.scene}: {live or 'nothing'} is live and no other release was before it"
+                )
+            release = find_release(settings, target)
+            plan = [
+                f"check that every store still holds {target}",
+                f"flip from {live} to {target}",
+                "stable names follow",
+            ]
+            if dry_run:
+                return {"release": target, "previous": live, "flipped": False, "plan": plan, "stores": {}}
+            try:
+                results = {load.name: load.verify() for load in store_loads(release, stores)}
+            except StoreError as error:
+                raise ReleaseError(f"{target} cannot be rolled back to: {error.message}; publish it instead") from error
+            stores.users.flip(settings.scene, target, live)
+            follow(release, stores)
+        finally:
+            stores.close()
+    return {
+        "release": target,
+        "previous": live,
+        "flipped": live != target,
+        "seconds": round(time.perf_counter() - started, 3),
+        "stores": results,
+    }
+
+
+def store_loads(release: Release, stores: Stores) -> list[Load]:
+    """The four stores' parts, in the order in which they are applied."""
+    return [
+        Load("users", lambda: load_users(release, stores.users), lambda: verify_users(release, stores.users)),
+        Load("items", lambda: load_items(release, stores.items), lambda: verify_items(release, stores.items)),
+        Load(
+            "features",
+            lambda: load_features(release, stores.features),
+            lambda: verify_features(release, stores.features),
+        ),
+        Load("scorer", lambda: load_model(release, stores.scorer), lambda: verify_model(release, stores.scorer)),
+    ]
+
+
+def planned(release: Release, live: str | None, loads: list[Load], journal: Journal, drop: list[str]) -> list[str]:
+    """The plan in words."""
+    lines = []
+    for load in loads:
+        done = load.name in journal.done
+        lines.append(f"{load.name}: {'verify what was written before' if done else 'load and verify'}")
+    lines.append(
+        f"flip from {live} to {release.id}" if live != release.id else f"{release.id} is live already: no flip"
+    )
+    lines.append("stable names follow")
+    lines += [f"drop {name}" for name in drop]
+    return lines
+
+
+def apply(load: Load, journal: Journal) -> dict[str, Any]:
+    """Brings one store to where the plan wants it: what was done before is verified, and loaded anew when it does not hold."""
+    if load.name in journal.done:
+        try:
+            return {**journal.done[load.name]["result"], **load.verify(), "resumed": True}
+        except StoreError as error:
+            log.warning("%s: was written before, but %s; loading it again", load.name, error.message)
+    result = {**load.load(), **load.verify()}
+    journal.note(load.name, result)
+    log.info("  %s: %s", load.name, result)
+    return result
+
+
+def follow(release: Release, stores: Stores) -> None:
+    """What people and other programs use by name follows the pointer."""
+    stores.items.promote(release)
+    stores.features.promote(release)
+
+
+def previous_release(history: list[Flip], live: str | None) -> str:
+    """The release that was live last before the live one; "" when there was none."""
+    others = [flip.release for flip in history if flip.release != live]
+    return others[-1] if others else ""
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser((__doc__ or "").strip())
+    arguments.formatter_class = argparse.RawDescriptionHelpFormatter
+    arguments.add_argument(
+        "--release", default="", help="a release's id (default: the newest; with --rollback the one before)"
+    )
+    arguments.add_argument("--rollback", action="store_true", help="flip back instead of publishing")
+    arguments.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+
+    def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
+        work = rollback if parsed.rollback else publish
+        return work(settings, parsed.release, dry_run=parsed.dry_run)
+
+    run_step("publish", arguments, step, argv)
+
+
+if __name__ == "__main__":
+    main()

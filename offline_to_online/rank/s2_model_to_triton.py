@@ -1,0 +1,101 @@
+"""Step 2 of the ranking sync: the model of a release into the scorer, and its answers compared with the file's own.
+
+Works on whichever scorer `stores.scorer` names: Triton, or onnxruntime in process. Other versions stay loaded beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+
+from data_exchange_center.errors import StoreError
+from data_exchange_center.release import Release, find_release
+from data_exchange_center.settings import Settings
+from data_exchange_center.step import parser, run_step
+from offline_to_online.lock import publish_lock
+from offline_to_online.profiles import sample_rows
+from offline_to_online.rank.offline_reference import OfflineReference
+from online.stores.onnx_scorer import open_model
+from online.stores.open import open_scorer
+from online.stores.ports import Scorer
+
+SAMPLE = 20  # users whose candidates are scored both ways
+CANDIDATES = 100
+TOLERANCE = 1e-5
+READ_TIMEOUT_S = 30.0
+
+
+def load_model(release: Release, scorer: Scorer) -> dict[str, Any]:
+    """Makes the model ready; returns `bytes` and `load_seconds`."""
+    started = time.perf_counter()
+    scorer.load(release)
+    seconds = round(time.perf_counter() - started, 3)
+    return {"bytes": release.manifest["files"]["model/model.onnx"]["bytes"], "load_seconds": seconds}
+
+
+def verify_model(release: Release, scorer: Scorer, sample: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
+    """Scores candidates of random users by the scorer and by the release's own file, opened here.
+
+    Returns:
+        verified: scores compared; max_abs_delta: the largest difference of any output.
+
+    Raises:
+        StoreError: the version is not ready, was made from another model or feature spec, or a score differs by more than
+            `TOLERANCE`.
+    """
+    promised = {
+        "model_sha256": str(release.manifest["files"]["model/model.onnx"]["sha256"]),
+        "feature_spec_sha256": str(release.manifest["feature_spec_sha256"]),
+    }
+    if not scorer.ready(release.id, READ_TIMEOUT_S):
+        raise StoreError(f"scorer: the model of release {release.id} is not ready")
+    held = scorer.fingerprint(release.id, READ_TIMEOUT_S)
+    if held != promised:
+        raise StoreError(f"scorer: release {release.id} is served from {held}, the release says {promised}")
+    own = open_model(release.file("model/model.onnx").read_bytes(), promised)
+    reference = OfflineReference(release)
+    items = sample_rows(len(reference.item_ids), CANDIDATES, seed)
+    candidates = [reference.item_ids[row] for row in items]
+    compared, worst = 0, 0.0
+    for row in sample_rows(len(reference.user_ids), sample, seed):
+        user = reference.user_ids[row]
+        inputs = reference.inputs(user, candidates, reference.last_timestamp(user) + 1)
+        expected, found = own.score(inputs), scorer.score(release.id, inputs, READ_TIMEOUT_S)
+        for name, values in expected.items():
+            delta = np.abs(values - found[name])
+            worst, compared = max(worst, float(delta.max())), compared + len(delta)
+            if not delta.max() <= TOLERANCE:
+                item = candidates[int(np.argmax(delta))]
+                raise StoreError(
+                    f"scorer: {name} of user {user!r} and item {item!r} differs by {delta.max():.3g} from the release's own model",
+                    field=name,
+                )
+    return {"verified": compared, "max_abs_delta": worst}
+
+
+def sync_model(settings: Settings, release_id: str = "") -> dict[str, Any]:
+    """Loads and verifies one release (the newest one by default)."""
+    release = find_release(settings, release_id)
+    with publish_lock(settings, f"s2_model_to_triton {release.id}"):
+        scorer = open_scorer(settings)
+        try:
+            return {"release": release.id, **load_model(release, scorer), **verify_model(release, scorer)}
+        finally:
+            scorer.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser((__doc__ or "").strip())
+    arguments.add_argument("--release", default="", help="a release's id (default: the newest)")
+
+    def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
+        return sync_model(settings, parsed.release)
+
+    run_step("s2_model_to_triton", arguments, step, argv)
+
+
+if __name__ == "__main__":
+    main()

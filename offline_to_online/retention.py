@@ -1,0 +1,59 @@
+"""Which releases the stores keep, and the removal of the others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import pairwise
+
+from data_exchange_center.release import list_releases
+from data_exchange_center.settings import Settings
+from online.stores.ports import Flip, Stores
+
+log = logging.getLogger("marquee")
+
+GRACE_S = 60.0
+"""Requests in flight may still name a release that was live this recently, and workers learn of a flip a moment late."""
+
+
+def kept_releases(history: list[Flip], keep: int, now: float, grace: float = GRACE_S) -> list[str]:
+    """Releases that stay: the live one, the `keep` - 1 that were live last before it, and whatever was live within the grace.
+
+    Args:
+        history: every flip in its order. now: unix seconds.
+    """
+    latest = list(dict.fromkeys(flip.release for flip in reversed(history)))  # each once, most recently live first
+    recent = {flip.release for flip, following in pairwise(history) if now - following.at < grace}
+    return [release for place, release in enumerate(latest) if place < keep or release in recent]
+
+
+def held_releases(settings: Settings, stores: Stores) -> list[str]:
+    """Every release of the scene of which any store holds something, whole or not.
+
+    Item index and scorer are shared by all scenes: of what they hold, the scene's are those that it has on disk or had live.
+    """
+    own = {*list_releases(settings), *(flip.release for flip in stores.users.history(settings.scene))}
+    shared = {*stores.items.releases(), *stores.scorer.releases()}
+    return sorted({*stores.users.releases(settings.scene), *stores.features.releases(), *(own & shared)})
+
+
+def releases_to_drop(settings: Settings, stores: Stores, publishing: str = "") -> list[str]:
+    """What `prune` would remove once `publishing` is live."""
+    history = stores.users.history(settings.scene)
+    now = time.time()
+    if publishing and (not history or history[-1].release != publishing):
+        history = [*history, Flip(publishing, now)]
+    kept = {*kept_releases(history, settings.stores.keep_releases, now), publishing}
+    return [release for release in held_releases(settings, stores) if release not in kept]
+
+
+def prune(settings: Settings, stores: Stores) -> list[str]:
+    """Removes from every store what is not kept, half-written releases of publishers that died included; returns their ids."""
+    dropped = releases_to_drop(settings, stores)
+    for release in dropped:
+        log.info("  dropping %s", release)
+        stores.users.drop(settings.scene, release)
+        stores.items.drop(release)
+        stores.features.drop(release)
+        stores.scorer.drop(release)
+    return dropped
