@@ -1,0 +1,127 @@
+"""Layers that several architectures share. Shapes use [*u] and [*i] for the leading dimensions of the user's and the item's side.
+
+Both sides broadcast against each other: [B] with [B] for rows, [B, 1] with [B, N] for lists, [1] with [N] in the exported graph.
+What depends on one side only is computed on that side only, so a request pays for its user once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Sides(NamedTuple):
+    """One block of inputs, the user's part [*u, n] and the item's (and the pair's) part [*i, m]."""
+
+    user: Tensor
+    item: Tensor
+
+
+class TwoSidedLinear(nn.Module):
+    """A linear layer on the concatenation of both sides, without making the concatenation: W_u u + W_i i + b."""
+
+    def __init__(self, user_size: int, item_size: int, out: int) -> None:
+        super().__init__()
+        whole = nn.Linear(user_size + item_size, out)  # initialised as the one layer that it stands for
+        self.user = nn.Linear(user_size, out, bias=False)
+        self.item = nn.Linear(item_size, out)
+        with torch.no_grad():
+            self.user.weight.copy_(whole.weight[:, :user_size])
+            self.item.weight.copy_(whole.weight[:, user_size:])
+            self.item.bias.copy_(whole.bias)
+
+    def forward(self, block: Sides) -> Tensor:
+        return self.item(block.item) + self.user(block.user)
+
+
+class Mlp(nn.Module):
+    """Two-sided first layer, then dense ones, ReLU and dropout between; ends in one number: [*i].
+
+    Args:
+        user_size, item_size: of the two parts of the input.
+        hidden: sizes of the hidden layers, at least one.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(self, user_size: int, item_size: int, hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.first = TwoSidedLinear(user_size, item_size, hidden[0])
+        layers: list[nn.Module] = []
+        for before, size in zip(hidden, [*hidden[1:], 1], strict=True):
+            layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, size)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, block: Sides) -> Tensor:
+        return self.rest(self.first(block)).squeeze(-1)
+
+
+class Projections(nn.Module):
+    """Brings fields of unequal embedding sizes to one size, where they can meet; a field that has it already is left alone."""
+
+    def __init__(self, sizes: Sequence[int], size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Identity() if before == size else nn.Linear(before, size, bias=False) for before in sizes
+        )
+
+    def forward(self, fields: Sequence[Tensor]) -> list[Tensor]:
+        return [layer(field) for layer, field in zip(self.layers, fields, strict=True)]
+
+
+class WeightedNumbers(nn.Module):
+    """Numbers as fields of an FM: each value times a learned vector. Returns sum and sum of squares over them, [*, size]."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(count, size) * 0.01)
+
+    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        return numbers @ self.vectors, numbers.square() @ self.vectors.square()
+
+
+def fm_pooling(sums: Tensor, squares: Tensor) -> Tensor:
+    """All pairwise products of fields, summed, kept per dimension: 0.5 * ((sum v)^2 - sum v^2), [*, size] -> [*, size]."""
+    return 0.5 * (sums.square() - squares)
+
+
+def pool(elements: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of a list's embeddings: [*, L, d], [*, L] -> [*, d]."""
+    return torch.matmul(weights.unsqueeze(-2), elements).squeeze(-2)
+
+
+def root_weights(mask: Tensor) -> Tensor:
+    """Weights that divide by the root of one more than the list's length: short lists, which say little, stay small."""
+    return mask / torch.sqrt(mask.sum(-1, keepdim=True) + 1.0)
+
+
+def mean_weights(mask: Tensor) -> Tensor:
+    """Weights of a mean over the list; an empty list gives zeros."""
+    return mask / mask.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+def mask_of(ids: Tensor) -> Tensor:
+    """1 for elements, 0 for padding (id 0); float32, shape of the ids."""
+    return (ids > 0).float()
+
+
+class TargetAttention(nn.Module):
+    """Pools a sequence by how much each element has to do with the item at hand.
+
+    The simplified DIN unit: softmax over scaled dot products, with a null element of score 0, so that a user without a history,
+    or one whose history says nothing about the item, gets zeros.
+    """
+
+    def __init__(self, element_size: int, target_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(target_size, element_size, bias=False)
+
+    def forward(self, elements: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        """[*u, L, d], [*u, L], [*i, t] -> [*i, d]."""
+        query = self.query(target).unsqueeze(-2)  # [*i, 1, d]
+        scores = torch.matmul(query, elements.transpose(-1, -2)).squeeze(-2) / elements.shape[-1] ** 0.5  # [*i, L]
+        weights = torch.exp(scores.clamp(max=20.0)) * mask
+        weights = weights / (weights.sum(-1, keepdim=True) + 1.0)
+        return torch.matmul(weights.unsqueeze(-2), elements).squeeze(-2)

@@ -1,0 +1,79 @@
+"""Architectures by name. One file per architecture registers itself here; settings choose by name and preset.
+
+An architecture is an `nn.Module` built from a `Shape` and its own options, whose forward turns `Assembled` into a logit [*i].
+A preset is a named set of options, for the variants that were published.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from torch import nn
+
+from data_exchange_center.errors import SettingsError
+from offline.models.trunk import Shape
+
+MODULES = ("offline.models.deepfm",)  # each registers its architecture when it is imported
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        build: from the shape of the inputs and the options.
+        options: the dataclass of its switches.
+        presets: name -> the switches that differ from their defaults; always with "default".
+    """
+
+    name: str
+    build: Callable[[Shape, Any], nn.Module]
+    options: type[Any]
+    presets: Mapping[str, Mapping[str, Any]]
+
+
+_known: dict[str, Architecture] = {}
+
+
+def register(
+    name: str, build: Callable[[Shape, Any], nn.Module], options: type[Any], presets: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Makes an architecture known under a name; its `default` preset is added when it is not given."""
+    _known[name] = Architecture(name, build, options, {"default": {}, **presets})
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        SettingsError: there is none; the message lists the known ones.
+    """
+    for module in MODULES:
+        importlib.import_module(module)
+    if name not in _known:
+        raise SettingsError(f"unknown model {name!r}; there are {', '.join(sorted(_known))}", field="rank.model")
+    return _known[name]
+
+
+def options_of(name: str, preset: str = "default", **changes: Any) -> Any:
+    """The options of a preset, with some replaced.
+
+    Raises:
+        SettingsError: no such model, preset or option.
+    """
+    entry = architecture(name)
+    if preset not in entry.presets:
+        known = ", ".join(entry.presets)
+        raise SettingsError(f"model {name!r} has no preset {preset!r}; there are {known}", field="rank.preset")
+    unknown = set(changes) - {field.name for field in fields(entry.options)}
+    if unknown:
+        raise SettingsError(f"model {name!r} has no option {sorted(unknown)[0]!r}", field="rank.model")
+    return replace(entry.options(**entry.presets[preset]), **changes)
+
+
+def options_to_json(options: Any) -> dict[str, Any]:
+    """Options as plain JSON values; `options_of(name, **that)` makes them again."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}

@@ -1,0 +1,34 @@
+"""Optimizer and learning rate of every fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+OTHER_DECAY = 1e-5  # of everything that is no embedding
+WARM_UP = 50  # steps
+FLOOR = 0.05  # of the learning rate, at the end
+
+
+def adam(
+    tables: Iterable[nn.Parameter], others: Iterable[nn.Parameter], rate: float, table_decay: float
+) -> torch.optim.Adam:
+    """Adam with L2 decay that is strong on embeddings: most ids have few rows, and what those say must not be memorised."""
+    groups = [
+        {"params": list(tables), "weight_decay": table_decay},
+        {"params": list(others), "weight_decay": OTHER_DECAY},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=rate)
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Factor of the learning rate: a short warm-up, then half a cosine down to FLOOR.
+
+    Args:
+        step: from 0. steps: of the longest training that could be; stopping early keeps the same schedule.
+    """
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return warm * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
