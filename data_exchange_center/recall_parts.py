@@ -97,15 +97,15 @@ class VectorArrays:
         """What `save` wrote, memory-mapped."""
         return cls(*(read_array(folder / f"{part.name}.npy", mmap=True) for part in fields(cls)))
 
-    def folded(self, embedding: np.ndarray) -> np.ndarray:
-        """[d] embedding of a user -> [D] vector whose inner product with an item's is `recall_vector`."""
-        vector = np.empty(len(embedding) + 2, np.float32)
-        vector[:-2], vector[-2], vector[-1] = embedding, 1.0, 0.0
-        logits = self.item_vectors[self.normaliser_rows] @ vector + self.normaliser_offsets
-        top = logits.max()
-        total = top + np.log(np.exp(logits - top).sum(dtype=np.float64))
-        vector[-1] = np.log(len(self.item_vectors)) - total
-        return vector
+    def folded(self, embeddings: np.ndarray) -> np.ndarray:
+        """[..., d] embeddings of users -> float32 [..., D] vectors whose inner product with an item's is `recall_vector`."""
+        vectors = np.zeros((*embeddings.shape[:-1], embeddings.shape[-1] + 2), np.float32)
+        vectors[..., :-2], vectors[..., -2] = embeddings, 1.0
+        logits = vectors @ self.item_vectors[self.normaliser_rows].T + self.normaliser_offsets
+        top = logits.max(axis=-1, keepdims=True)
+        total = top[..., 0] + np.log(np.exp(logits - top).sum(axis=-1, dtype=np.float64))
+        vectors[..., -1] = np.log(len(self.item_vectors)) - total
+        return vectors
 
     def pooled(self, history: np.ndarray, labels: np.ndarray, weights: HistoryWeights) -> np.ndarray:
         """What a history adds to a user's embedding. history: int [H], labels: int8 [H], oldest first -> float32 [d]."""

@@ -130,7 +130,7 @@ class RecallArrays:
             weights=dict(described["merge"]),
             affinity=Affinity.load(folder) if (folder / "affinity.json").exists() else None,
         )
-        arrays._check(folder)
+        arrays.check(folder)
         return arrays
 
     def save(self, folder: Path) -> None:
@@ -146,7 +146,8 @@ class RecallArrays:
         described = {"terms": list(self.terms), "segments": list(self.segments), "history": asdict(self.history)}
         write_json(folder / "recall.json", {**described, "merge": dict(self.weights)})
 
-    def _check(self, folder: Path) -> None:
+    def check(self, folder: Path) -> None:
+        """DataError unless the arrays fit each other; `folder` is for the message."""
         items = self.item_count
         self.similar.check("item", items, items, folder)
         self.strength.check("term", len(self.terms), items, folder)

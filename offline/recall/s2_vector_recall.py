@@ -1,0 +1,57 @@
+"""Vector channel: a factorization machine trained with sampled softmax and logQ correction, folded into vectors."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from data_exchange_center.settings import Settings
+from data_exchange_center.step import run_step
+from data_exchange_center.workspace import Workspace
+from offline.recall.cut_option import chosen_cut, cut_parser
+from offline.recall.known_rows import load_known_rows
+from offline.recall.vector_training import fit_vectors
+
+
+def fit_vector_channel(settings: Settings, cut: str) -> dict[str, Any]:
+    """Fits the channel on the rows known at the cut and writes it to `recall/<cut>/`.
+
+    Returns:
+        What was read and written, the loss of each epoch and how many items are reached through their attributes alone.
+    """
+    torch.set_num_threads(settings.rank.threads)
+    known = load_known_rows(settings, cut)
+    started = time.perf_counter()
+    trained = fit_vectors(known, settings.recall, settings.seed)
+    seconds = time.perf_counter() - started
+    folder = Workspace(settings).recall(cut)
+    trained.arrays.save(folder)
+    return {
+        "cut": cut,
+        "rows": len(known.events),
+        "positives": len(known.events.positives),
+        "users": known.events.user_count,
+        "items": known.events.item_count,
+        "cold_items": int((known.events.item_events == 0).sum()),
+        "dimension": settings.recall.dimension,
+        "losses": [round(loss, 4) for loss in trained.losses],
+        "training_s": round(seconds, 2),
+        "written": str(folder),
+    }
+
+
+def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
+    return fit_vector_channel(settings, chosen_cut(settings, arguments))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    run_step("s2_vector_recall", cut_parser(__doc__ or ""), _step, argv)
+
+
+if __name__ == "__main__":
+    main()
