@@ -40,8 +40,8 @@ def encode_profile(profile: UserProfile) -> bytes:
     if len(sizes) > 1 or len(profile.terms) != len(profile.term_weights):
         raise StoreError(f"user {profile.user_id!r}: history or terms are of unequal length", field="history")
     times = np.asarray(profile.history_timestamps, np.int64)
-    base = int(times[0]) if len(times) else 0
-    wide = bool(len(times)) and bool(np.abs(times - base).max() > _INT32_MAX)
+    base = int(times.min()) if len(times) else 0
+    wide = bool(len(times)) and int(times.max()) - base > _INT32_MAX
     try:
         header = _HEADER.pack(
             VERSION,

@@ -34,7 +34,7 @@ from online.stores.redis_link import Command, RedisLink, link_to_url
 from online.stores.redis_scripts import APPEND_EVENTS, FLIP, LOG_ANSWERS
 
 ADMIN_TIMEOUT_S = 30.0
-WRITE_BATCH = 512
+WRITE_BATCH = 256
 FLIPS_KEPT = 1000
 ANSWER_SECONDS = 86_400
 

@@ -1,0 +1,74 @@
+"""One running backend per port and adapter for the whole session, and releases for them to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_exchange_center.release import Release
+from online.stores.open import open_features, open_items, open_scorer, open_users
+from online.stores.ports import FeatureStore, ItemIndex, Scorer, UserStore
+from tests.contract.backends import BACKENDS, Backend
+from tests.factories import make_release, make_settings
+from tests.servers import Unavailable
+
+PORTS = {"users": "user_store", "items": "item_index", "features": "feature_store", "scorer": "scorer"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a port's fixture runs once per adapter; all tests of an adapter stay in one worker."""
+    for fixture, port in PORTS.items():
+        if fixture in metafunc.fixturenames:
+            chosen = [
+                pytest.param((port, name), id=name, marks=pytest.mark.xdist_group(name if name != "embedded" else port))
+                for name in BACKENDS[port]
+            ]
+            metafunc.parametrize("backend", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """The backend of this run, started once."""
+    port, name = request.param
+    settings = make_settings(tmp_path_factory.mktemp(f"{port}-{name}"))
+    try:
+        with BACKENDS[port][name](settings) as running:
+            yield running
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def users(backend: Backend) -> Iterator[UserStore]:
+    yield from closing(open_users(backend.settings))
+
+
+@pytest.fixture(scope="session")
+def items(backend: Backend) -> Iterator[ItemIndex]:
+    yield from closing(open_items(backend.settings))
+
+
+@pytest.fixture(scope="session")
+def features(backend: Backend) -> Iterator[FeatureStore]:
+    yield from closing(open_features(backend.settings))
+
+
+@pytest.fixture(scope="session")
+def scorer(backend: Backend) -> Iterator[Scorer]:
+    yield from closing(open_scorer(backend.settings))
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> list[Release]:
+    """Two releases of the same users and items with different content, and one whose ids are strings."""
+    folder: Path = tmp_path_factory.mktemp("releases")
+    return [make_release(folder, seed=0), make_release(folder, seed=1), make_release(folder, ids="string", seed=2)]
+
+
+def closing(store: Any) -> Iterator[Any]:
+    """Closes the store at the end."""
+    yield store
+    store.close()
