@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, request
 
-from data_exchange_center.errors import InvalidRequest, LockHeld, MarqueeError, ReleaseError
+from data_exchange_center.errors import InvalidRequest, LockHeld, MarqueeError, ReleaseError, StoreUnavailable
 from data_exchange_center.programs import ProgramFailed, run_program
 from online.api.errors import error_response
 from online.api.http import json_response, read_body
@@ -73,8 +73,9 @@ def _run(arguments: list[str], release: str | None) -> dict[str, Any]:
     try:
         return run_program(PUBLISH, [*arguments, *chosen], own.settings)
     except ProgramFailed as error:
-        if error.code == LockHeld.code:
-            raise LockHeld(error.message) from error
+        for known in (LockHeld, StoreUnavailable):
+            if error.code == known.code:
+                raise known(error.message) from error
         if error.code == ReleaseError.code and release is not None:
             raise InvalidRequest(error.message, field="release") from error
         raise MarqueeError(error.message) from error

@@ -1,11 +1,21 @@
 """All metrics of the server, declared once. Safe with several gunicorn workers: `PROMETHEUS_MULTIPROC_DIR`, when it is set
-before this module is imported, makes every worker write to files there and `/metrics` sum them."""
+before prometheus_client is imported, makes every worker write to files there and `/metrics` sum them."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+    multiprocess,
+    values,
+)
+from prometheus_client.registry import Collector
 
 REGISTRY = CollectorRegistry()
 
@@ -50,8 +60,18 @@ RELEASE_INFO = Gauge(
 
 def exposition() -> bytes:
     """The Prometheus text of all workers together."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
-        return generate_latest(registry)
-    return generate_latest(REGISTRY)
+    if values.ValueClass is values.MutexValue:  # decided when the library was imported, by the variable's presence
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    registry.register(_OwnMetrics(multiprocess.MultiProcessCollector(None)))
+    return generate_latest(registry)
+
+
+class _OwnMetrics(Collector):
+    """What this module declares; libraries write metrics of their own to the same files."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Metric]:
+        return (metric for metric in self._collector.collect() if metric.name.startswith("marquee_"))

@@ -8,6 +8,7 @@ picks the first release up when it is published.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import shutil
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> None:
         ReleaseError: the live release cannot be read; the message names the file.
     """
     master = os.getpid()
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     # the metrics modules look at this variable when they are imported, so it comes first
     os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="marquee-metrics-")
     try:
@@ -53,6 +55,7 @@ def serve(settings: Settings) -> None:
 
         run_gunicorn(settings)
     finally:
+        gc.unfreeze()  # lets extension modules give back what they hold when the process ends
         if os.getpid() == master:  # workers leave through here too
             shutil.rmtree(os.environ[METRICS_FOLDER], ignore_errors=True)
 

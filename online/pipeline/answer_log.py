@@ -20,7 +20,7 @@ log = logging.getLogger("marquee.answers")
 
 CAPACITY = 4096
 BATCH = 512
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 1.0
 TIMEOUT = 1.0
 
 Entry = tuple[str, Id, str, int, Answer]
