@@ -116,7 +116,9 @@ def test_a_flip_is_seen_by_every_read_and_by_the_copy_on_disk(users: UserStore, 
     assert abs(flips[-1].at - time.time()) < 60
 
 
-def test_a_flip_that_expected_something_else_changes_nothing_and_says_what_is_live(users: UserStore, scene: str) -> None:
+def test_a_flip_that_expected_something_else_changes_nothing_and_says_what_is_live(
+    users: UserStore, scene: str
+) -> None:
     users.flip(scene, "r1", None)
     with pytest.raises(LockHeld, match="r1 is live"):
         users.flip(scene, "r3", "r2")
