@@ -7,6 +7,7 @@ and recall scores come from its arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,25 @@ class OfflineReference:
     def last_timestamp(self, user: Id) -> int:
         """Unix seconds of the user's last event that the release knows."""
         return int(self._profiles["last_timestamp"][self._profile_rows[user]].as_py())
+
+    def eligible(self, user: Id, body: dict[str, Any]) -> np.ndarray:
+        """Bool [items]: what a list for this request may hold, by everything that the release knows."""
+        filters = body.get("filters", {})
+        wanted, year = set(filters.get("genres", ())), filters.get("year", {})
+        eligible = np.ones(len(self.item_ids), bool)
+        if wanted:
+            eligible &= np.array([bool(wanted.intersection(terms or ())) for terms in self._terms])
+        if year:
+            years = np.array(self.items[c.YEAR].to_pylist() if c.YEAR in self.items.column_names else 0)
+            eligible &= (years > 0) & (years >= year.get("gte", 0)) & (years <= year.get("lte", 9999))
+        eligible[self.taste(user).history] = False
+        eligible[[self.item_rows[item] for item in body.get("exclude", ()) if item in self.item_rows]] = False
+        return eligible
+
+    @cached_property
+    def _terms(self) -> list[list[str] | None]:
+        has_terms = c.TERMS in self.items.column_names
+        return self.items[c.TERMS].to_pylist() if has_terms else [None] * len(self.item_ids)
 
     def inputs(self, user: Id, item_ids: Sequence[Id], now: int) -> dict[str, np.ndarray]:
         """Every input of the model: [1, ...] for the user and the context, [N, ...] for items and candidates."""
