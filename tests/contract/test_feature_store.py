@@ -69,7 +69,7 @@ def test_every_items_features_are_those_of_the_release(
 
 
 def test_columns_have_the_dtypes_and_lengths_of_the_spec(features: FeatureStore, loaded: list[Release]) -> None:
-    of_string = {release.id: object if release is loaded[2] else np.int64 for release in loaded}
+    of_string: dict[str, Any] = {release.id: object if release is loaded[2] else np.int64 for release in loaded}
     for release in loaded:
         user_id, item_id = (release.table(name)[f"{name[:-1]}_id"][0].as_py() for name in ("users", "items"))
         user = features.user(release.id, user_id, T).columns
