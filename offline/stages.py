@@ -35,6 +35,7 @@ class Stage:
         settings: sections, or dotted names, that it reads.
         code: files and folders of the checkout that it runs, beside data_exchange_center.
         outputs: files and folders that it writes.
+        records: folder of its record.
         always: runs each time; the stages after it depend on its result.
     """
 
@@ -43,18 +44,16 @@ class Stage:
     settings: tuple[str, ...]
     code: tuple[str, ...]
     outputs: tuple[Path, ...]
+    records: Path
     always: bool = False
 
 
-def run_stages(
-    settings: Settings, stages: Iterable[Stage], records: Path, *, again: bool = False
-) -> dict[str, dict[str, Any]]:
+def run_stages(settings: Settings, stages: Iterable[Stage], *, again: bool = False) -> dict[str, dict[str, Any]]:
     """Runs what is not up to date, in order.
 
     Args:
         settings: handed to each stage.
         stages: in the order of their dependence: each depends on all before it.
-        records: folder of the stages' records.
         again: run all of them.
 
     Returns:
@@ -64,7 +63,7 @@ def run_stages(
     upstream = ""
     for stage in stages:
         fingerprint = upstream = _fingerprint(settings, stage, upstream)
-        record = records / f"{stage.name}.json"
+        record = stage.records / f"{stage.name}.json"
         known = None if again or stage.always else _result_of(record, fingerprint)
         if known is not None:
             log.info("== %s: up to date", stage.name)

@@ -49,8 +49,9 @@ def split_data(settings: Settings, *, again: bool = False) -> dict[str, Any]:
         "findings": [str(finding) for finding in info.findings],
         "protocol": settings.split.protocol,
         **_counts(table, info),
+        "fingerprint": info.fingerprint,
     }
-    write_json(workspace.split / "split.json", {**summary, "fingerprint": info.fingerprint})
+    write_json(workspace.split / "split.json", summary)
     return {**summary, "written": str(written)}
 
 

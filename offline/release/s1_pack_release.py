@@ -18,14 +18,10 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.tables import ITEM_FEATURES, ITEMS, USER_FEATURES, USER_PROFILES, USERS
 from data_exchange_center.workspace import Workspace, read_json, read_table, write_table
+from offline.recall.cut_option import serving_cut
 from offline.release.report import write_report
 
 log = logging.getLogger("marquee")
-
-
-def serving_cut(settings: Settings) -> str:
-    """The cut that a release knows: everything before the held-out rows, or every row."""
-    return "offline" if settings.split.holdout == "online" else "all"
 
 
 def pack_release(settings: Settings) -> dict[str, Any]:

@@ -23,12 +23,12 @@ class Chain:
             (self.folder / name).write_text(f"{name} of seed {settings.seed}")
             return {"made_by": name}
 
-        return Stage(name, work, reads, ("offline/stages.py",), (self.folder / name,))
+        return Stage(name, work, reads, ("offline/stages.py",), (self.folder / name,), self.folder / "records")
 
     def run(self, **options: bool) -> dict[str, dict[str, Any]]:
         self.runs.clear()
         stages = [self.stage("first", ("data",)), self.stage("second", ("seed", "rank.epochs"))]
-        return run_stages(self.settings, stages, self.folder / "records", **options)
+        return run_stages(self.settings, stages, **options)
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_a_stage_that_fails_leaves_no_record(chain: Chain) -> None:
     def fails(settings: Settings) -> dict[str, Any]:
         raise RuntimeError("disk full")
 
-    stage = Stage("third", fails, (), ("offline/stages.py",), (chain.folder / "third",))
+    stage = Stage("third", fails, (), ("offline/stages.py",), (chain.folder / "third",), chain.folder / "records")
     with pytest.raises(RuntimeError):
-        run_stages(chain.settings, [stage], chain.folder / "records")
+        run_stages(chain.settings, [stage])
     assert not (chain.folder / "records" / "third.json").exists()
 
 
@@ -97,8 +97,8 @@ def test_a_stage_that_reads_from_outside_runs_always_and_the_rest_when_it_found_
 
     def run() -> list[str]:
         chain.runs.clear()
-        first = Stage("outside", read, (), (), (outside,), always=True)
-        run_stages(chain.settings, [first, chain.stage("after", ())], chain.folder / "records")
+        first = Stage("outside", read, (), (), (outside,), chain.folder / "records", always=True)
+        run_stages(chain.settings, [first, chain.stage("after", ())])
         return list(chain.runs)
 
     assert run() == ["outside", "after"]
