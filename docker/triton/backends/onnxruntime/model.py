@@ -5,8 +5,11 @@ directory the same model repository and `config.pbtxt` load there unchanged. It 
 batching (`max_batch_size: 0`), which is how the scorer sends requests: one request is one run of the graph.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,7 +21,7 @@ if not np.__version__.startswith("1."):
 THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
 
 
-def as_input(tensor):
+def as_input(tensor: Any) -> np.ndarray:
     """A tensor as onnxruntime takes it: Triton hands strings over as bytes objects."""
     values = tensor.as_numpy()
     if values.dtype == np.object_:
@@ -28,10 +31,10 @@ def as_input(tensor):
 
 class TritonPythonModel:
     @staticmethod
-    def auto_complete_config(config):
+    def auto_complete_config(config: Any) -> Any:
         return config
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         if config.get("max_batch_size", 0) > 0:
             raise ValueError(f"{config['name']}: max_batch_size must be 0; this backend does not batch")
@@ -45,10 +48,10 @@ class TritonPythonModel:
         )
         self.inputs = [tensor["name"] for tensor in config["input"]]
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         return [self.answer(request) for request in requests]
 
-    def answer(self, request):
+    def answer(self, request: Any) -> Any:
         try:
             feed = {name: as_input(pb.get_input_tensor_by_name(request, name)) for name in self.inputs}
             wanted = list(request.requested_output_names())

@@ -1,0 +1,1 @@
+"""The stack of real servers on Docker, and each server's configuration."""
