@@ -143,6 +143,9 @@ class _Graph:
     def floats(self, *values: float) -> str:
         return self.constant(np.array(values if len(values) > 1 else values[0], np.float32))
 
+    def integer(self, value: int) -> str:
+        return self.constant(np.array(value, np.int64))
+
     def output(self, name: str, source: str, kind: int, shape: Sequence[int | str]) -> None:
         self.nodes.append(helper.make_node("Identity", [source], [name], name=name))
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -158,7 +161,7 @@ class _Graph:
 def _present(graph: _Graph, feature: Feature, kind: str) -> str:
     """The value with NaN replaced and its size bounded."""
     if kind == "int64":
-        low, high = (graph.constant(np.array(bound, np.int64)) for bound in (-FARTHEST, FARTHEST))
+        low, high = (graph.integer(bound) for bound in (-FARTHEST, FARTHEST))
         return graph.add("Clip", feature.name, low, high)
     filled = graph.add("Where", graph.add("IsNaN", feature.name), graph.floats(float(feature.missing)), feature.name)
     return graph.add("Clip", filled, graph.floats(-HUGE), graph.floats(HUGE))
@@ -166,21 +169,19 @@ def _present(graph: _Graph, feature: Feature, kind: str) -> str:
 
 def _ids(graph: _Graph, feature: Feature, kind: str, vocabulary: Vocabulary, policy: str) -> str:
     """int64 ids in the feature's shape."""
-    number = {name: graph.constant(np.array(value, np.int64)) for name, value in (("unk", UNKNOWN), ("first", FIRST))}
     if policy in ("growing", "hashed"):
         if kind != "int64":
             raise SpecError(
                 f"feature {feature.name!r}: a {policy} vocabulary reads int64 in the graph, not {kind}",
                 field=feature.name,
             )
-        size = graph.constant(np.array(vocabulary.size, np.int64))
         if policy == "hashed":
-            buckets = graph.constant(np.array(vocabulary.capacity, np.int64))
-            ids = graph.add("Add", graph.add("Mod", feature.name, buckets), number["first"])
+            buckets = graph.integer(vocabulary.capacity)
+            ids = graph.add("Add", graph.add("Mod", feature.name, buckets), graph.integer(FIRST))
         else:
-            negative = graph.add("Less", feature.name, graph.constant(np.array(0, np.int64)))
-            outside = graph.add("Or", negative, graph.add("GreaterOrEqual", feature.name, size))
-            ids = graph.add("Where", outside, number["unk"], feature.name)
+            negative = graph.add("Less", feature.name, graph.integer(0))
+            outside = graph.add("Or", negative, graph.add("GreaterOrEqual", feature.name, graph.integer(vocabulary.size)))
+            ids = graph.add("Where", outside, graph.integer(UNKNOWN), feature.name)
         return _padded(graph, feature.name, ids, int(feature.missing)) if feature.is_list else ids
     wanted = int if kind == "int64" else str
     if any(not isinstance(token, wanted) for token in vocabulary.tokens[:1]):
@@ -201,8 +202,8 @@ def _ids(graph: _Graph, feature: Feature, kind: str, vocabulary: Vocabulary, pol
 
 
 def _padded(graph: _Graph, raw: str, ids: str, missing: int) -> str:
-    is_missing = graph.add("Equal", raw, graph.constant(np.array(missing, np.int64)))
-    return graph.add("Where", is_missing, graph.constant(np.array(PADDING, np.int64)), ids)
+    is_missing = graph.add("Equal", raw, graph.integer(missing))
+    return graph.add("Where", is_missing, graph.integer(PADDING), ids)
 
 
 def _number(

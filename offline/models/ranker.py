@@ -56,9 +56,8 @@ class Member(nn.Module):
         super().__init__()
         self.trunk = Trunk(spec, config.rows)
         entry = architecture(config.model)
-        options = options_of(
-            config.model, **{k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()}
-        )
+        tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
+        options = options_of(config.model, changes=tuples)
         self.heads = nn.ModuleDict({head: entry.build(self.trunk.shape(head), options) for head in HEADS})
 
     def logit(self, inputs: Mapping[str, Tensor], head: Head) -> Tensor:
@@ -164,6 +163,4 @@ def config_for(
     Raises:
         SettingsError: no such model, preset or option.
     """
-    return NetworkConfig(
-        model, options_to_json(options_of(model, preset, **changes)), rows, members, id_types, has_like
-    )
+    return NetworkConfig(model, options_to_json(options_of(model, preset, changes)), rows, members, id_types, has_like)

@@ -58,7 +58,7 @@ def architecture(name: str) -> Architecture:
     return _known[name]
 
 
-def options_of(name: str, preset: str = "default", **changes: Any) -> Any:
+def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
     """The options of a preset, with some replaced.
 
     Raises:
@@ -68,6 +68,7 @@ def options_of(name: str, preset: str = "default", **changes: Any) -> Any:
     if preset not in entry.presets:
         known = ", ".join(entry.presets)
         raise SettingsError(f"model {name!r} has no preset {preset!r}; there are {known}", field="rank.preset")
+    changes = changes or {}
     unknown = set(changes) - {field.name for field in fields(entry.options)}
     if unknown:
         raise SettingsError(f"model {name!r} has no option {sorted(unknown)[0]!r}", field="rank.model")
@@ -75,5 +76,5 @@ def options_of(name: str, preset: str = "default", **changes: Any) -> Any:
 
 
 def options_to_json(options: Any) -> dict[str, Any]:
-    """Options as plain JSON values; `options_of(name, **that)` makes them again."""
+    """Options as plain JSON values; `options_of(name, changes=that)` makes them again."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}

@@ -13,38 +13,11 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from data_exchange_center.affinity import LIMIT, NAMES, USER_SHRINKAGE, Affinity, finished, user_mean
+from offline.recall.known_rows import Events
 
 ITEM_SHRINKAGE = 5.0
 SIMILARITY_SHRINKAGE = 100.0  # common raters at which a similarity counts half
 FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Ratings:
-    """Events as arrays, at most one per user and item (later ones win).
-
-    Attributes:
-        users, items: int [E], user and item rows. values: float32 [E]. timestamps: int64 [E].
-        user_count, item_count: sizes of the two tables.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
-    timestamps: np.ndarray
-    user_count: int
-    item_count: int
-
-    def take(self, rows: np.ndarray) -> Ratings:
-        """Some of the events: a bool mask or places."""
-        return Ratings(
-            self.users[rows],
-            self.items[rows],
-            self.values[rows],
-            self.timestamps[rows],
-            self.user_count,
-            self.item_count,
-        )
 
 
 @dataclass(frozen=True)
@@ -57,22 +30,22 @@ class _Residuals:
     mean: float
 
 
-def fit_affinity(ratings: Ratings, *, neighbours: int = 512, exact_items: int = 8000) -> Affinity:
+def fit_affinity(events: Events, *, neighbours: int = 512, exact_items: int = 8000) -> Affinity:
     """Fits the model on every event given.
 
     Args:
-        ratings: what is known at the cut.
+        events: what is known at the cut.
         neighbours: kept per item, by absolute similarity.
         exact_items: the most rated items that take part; the others have no neighbours (memory: 16 bytes x exact_items^2).
     """
-    residuals = _residuals(ratings)
+    residuals = _residuals(events)
     chosen = _most_rated(residuals, exact_items)
     similarity = _similarity(_Sums.of(residuals, chosen))
     return _truncated(similarity, chosen, residuals, neighbours)
 
 
 def training_scores(
-    fit: Ratings, known: Ratings, queries: Ratings, *, neighbours: int = 512, exact_items: int = 8000, seed: int = 0
+    fit: Events, known: Events, queries: Events, *, neighbours: int = 512, exact_items: int = 8000, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Point-in-time scores of rows that the model may have been fitted on.
 
@@ -92,9 +65,6 @@ def training_scores(
     fold_of_user = np.random.default_rng(seed).permutation(fit.user_count) % FOLDS
     inside = np.isin(_keys(queries), _keys(fit))
     out = {name: np.zeros(len(queries.users), np.float32) for name in NAMES}
-    order = np.lexsort((known.items, known.timestamps, known.users))
-    histories = known.take(order)
-    starts = np.searchsorted(histories.users, np.arange(known.user_count + 1))
     for fold in tqdm(range(FOLDS + 1), desc="affinity of training rows", leave=False):
         if fold == FOLDS:
             rows, sums = np.flatnonzero(~inside), total
@@ -103,15 +73,14 @@ def training_scores(
             sums = total.minus(_Sums.of(residuals, chosen, np.flatnonzero(fold_of_user == fold)))
         if len(rows):
             model = _truncated(_similarity(sums), chosen, residuals, neighbours)
-            _score_rows(model, histories, starts, queries, rows, out)
+            _score_rows(model, known, queries, rows, out)
     return out
 
 
 def _score_rows(
     model: Affinity,
-    histories: Ratings,
-    starts: np.ndarray,
-    queries: Ratings,
+    histories: Events,
+    queries: Events,
     rows: np.ndarray,
     out: dict[str, np.ndarray],
 ) -> None:
@@ -119,7 +88,7 @@ def _score_rows(
     rows = rows[np.argsort(queries.users[rows], kind="stable")]
     for part in np.split(rows, np.flatnonzero(np.diff(queries.users[rows])) + 1):
         user = queries.users[part[0]]
-        events = slice(starts[user], starts[user + 1])
+        events = slice(histories.starts[user], histories.starts[user + 1])
         items, values, times = histories.items[events], histories.values[events], histories.timestamps[events]
         before = np.searchsorted(times, queries.timestamps[part])  # [R], events strictly before each row
         running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
@@ -144,24 +113,24 @@ def _between(model: Affinity, history: np.ndarray, rows: np.ndarray) -> np.ndarr
     return matrix[history][:, rows].toarray().T
 
 
-def _keys(ratings: Ratings) -> np.ndarray:
-    return ratings.users.astype(np.int64) * ratings.item_count + ratings.items
+def _keys(events: Events) -> np.ndarray:
+    return events.users * events.item_count + events.items
 
 
-def _residuals(ratings: Ratings) -> _Residuals:
-    users, items, values = ratings.users, ratings.items, ratings.values.astype(np.float64)
+def _residuals(events: Events) -> _Residuals:
+    users, items, values = events.users, events.items, events.values.astype(np.float64)
     mean = float(values.mean()) if len(values) else 0.0
-    user_events = np.bincount(users, minlength=ratings.user_count)
-    user_total = np.bincount(users, weights=values, minlength=ratings.user_count)
+    user_events = np.bincount(users, minlength=events.user_count)
+    user_total = np.bincount(users, weights=values, minlength=events.user_count)
     means = (user_total + USER_SHRINKAGE * mean) / (user_events + USER_SHRINKAGE)
-    item_events = np.bincount(items, minlength=ratings.item_count)
-    bias = np.bincount(items, weights=values - means[users], minlength=ratings.item_count) / (
+    item_events = np.bincount(items, minlength=events.item_count)
+    bias = np.bincount(items, weights=values - means[users], minlength=events.item_count) / (
         item_events + ITEM_SHRINKAGE
     )
     residual = (values - means[users] - bias[items]).astype(np.float32)
-    _, last = np.unique(_keys(ratings)[::-1], return_index=True)  # a pair that occurs twice counts once, the later one
+    _, last = np.unique(_keys(events)[::-1], return_index=True)  # a pair that occurs twice counts once, the later one
     kept = len(users) - 1 - last
-    shape = (ratings.user_count, ratings.item_count)
+    shape = (events.user_count, events.item_count)
     place = (users[kept], items[kept])
     ones = np.ones(len(kept), np.float32)
     return _Residuals(
