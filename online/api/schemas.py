@@ -1,6 +1,6 @@
 """Every request and response of the HTTP contract, declared once: they validate at run time and make `/openapi.json`.
 
-Types are strict: no string for a number, no boolean for an integer, no fraction for an id, no NaN. The models are generic in
+Types are strict: no string for a number, no boolean for an integer, no fraction for an id (1.0 is the integer 1), no NaN. The models are generic in
 the types of user and item ids, which the release in use declares; `models(user_type, item_type)` gives the concrete set.
 """
 
@@ -9,18 +9,26 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from online.pipeline.release_view import IdType
 
-IntId = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+def _whole(value: Any) -> Any:
+    """`1.0` is the integer 1 in JSON Schema, and some clients write it so; 1.5, true and "1" are left to be refused."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)  # comes after the bounds, so that these stay in the document
+IntId = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE]
 StrId = Annotated[str, Field(min_length=1, max_length=256)]
 UserT = TypeVar("UserT")
 ItemT = TypeVar("ItemT")
 
 Channel = Literal["vector", "term", "item", "popularity"]
 EventKind = Literal["impression", "click", "like", "dislike", "rating"]
-UnixSeconds = Annotated[int, Field(ge=0, le=253_402_300_799, description="unix seconds")]
+Year = Annotated[int, Field(ge=0, le=9999), WHOLE]
+UnixSeconds = Annotated[int, Field(ge=0, le=253_402_300_799, description="unix seconds"), WHOLE]
 Term = Annotated[str, Field(min_length=1, max_length=256)]
 
 MAX_SIZE = 500
@@ -41,8 +49,8 @@ class Strict(BaseModel):
 class YearRange(Strict):
     """Inclusive on both ends; an item without a year is in no range."""
 
-    gte: Annotated[int, Field(ge=0, le=9999)] | None = None
-    lte: Annotated[int, Field(ge=0, le=9999)] | None = None
+    gte: Year | None = None
+    lte: Year | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> YearRange:
@@ -64,7 +72,9 @@ class RecommendBody(Strict, Generic[UserT, ItemT]):
     """`POST /ml/rec`. Only `userid` is required."""
 
     userid: UserT
-    size: int = Field(50, ge=1, le=MAX_SIZE, description="items in the answer, when that many are eligible")
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE), WHOLE] = Field(
+        50, description="items in the answer, when that many are eligible"
+    )
     exclude: list[ItemT] = Field([], max_length=MAX_EXCLUDE, description="items that are not wanted")
     filters: FiltersBody | None = None
     channels: Annotated[list[Channel], Field(min_length=1, max_length=16)] | None = Field(

@@ -19,7 +19,7 @@ NOT_NUMBER = ["0.5", True, [], {}, None]
 NOT_BOOL = ["true", 1, 0, None, []]
 
 WRONG_RECOMMEND: list[tuple[str, Any]] = [
-    *[("userid", value) for value in ("1", 1.0, True, None, [], {}, 2**63, -(2**63) - 1)],
+    *[("userid", value) for value in ("1", 1.5, True, None, [], {}, 2**63, -(2**63) - 1, 1e300)],
     *[("size", value) for value in (*NOT_INT, 0, -1, 501, 10**30)],
     *[("exclude", value) for value in ("1", 1, {}, None, list(range(1001)))],
     *[("exclude.0", value) for value in (["1"], [1.5], [None], [True], [[1]], [2**70])],
@@ -191,6 +191,12 @@ def test_ids_have_the_type_that_the_log_declares(chain: Chain) -> None:
     assert refused(chain.client.post("/ml/rec", json={"userid": other}))["field"] == "userid"
     user = chain.release.table("users")["user_id"][0].as_py()
     assert refused(chain.client.post("/ml/rec", json={"userid": user, "exclude": [other]}))["field"] == "exclude.0"
+
+
+def test_a_whole_number_may_be_written_with_a_point(int_chain: Chain) -> None:
+    for body in (b'{"userid": 1, "size": 5}', b'{"userid": 1.0, "size": 5.0}'):
+        answer = int_chain.client.post("/ml/rec", data=body, content_type="application/json")
+        assert len(answer.get_json()["item_list"]) == 5
 
 
 def test_errors_of_routing_have_the_same_form(int_chain: Chain) -> None:
