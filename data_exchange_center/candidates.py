@@ -52,7 +52,7 @@ def best(rows: np.ndarray, scores: np.ndarray, size: int) -> np.ndarray:
     Returns:
         int64 [min(size, N)], places in `rows`.
     """
-    if size < len(rows):
+    if 0 < size < len(rows):
         threshold = np.partition(scores, len(scores) - size)[len(scores) - size]
         places = np.flatnonzero(scores >= threshold)  # more than `size` only when the last place is shared
     else:

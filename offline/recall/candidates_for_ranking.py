@@ -61,9 +61,8 @@ def recall_scores_for(settings: Settings, cut: str, pairs: pa.Table) -> pa.Table
     item_rows = _rows(known.items, c.ITEM_ID, pairs[c.ITEM_ID])
     order = np.argsort(user_rows, kind="stable")
     users, first = np.unique(user_rows[order], return_index=True)
-    lists = list(zip(users.tolist(), np.split(item_rows[order].astype(np.int32), first[1:]), strict=True))
-    if not len(users):
-        lists = []
+    parts = np.split(item_rows[order].astype(np.int32), first[1:]) if len(users) else []
+    lists = list(zip(users.tolist(), parts, strict=True))
     table = _scored(known, arrays, all_tastes, lists, ranked=False)
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))

@@ -68,11 +68,11 @@ def _column(values: pa.Array) -> tuple[sp.csr_matrix, list[str]] | None:
 
 
 def numeric_buckets(numbers: np.ndarray, count: int) -> np.ndarray:
-    """Which of at most `count` buckets of about equal size a number falls in: int64, aligned; equal numbers stay together."""
+    """Which of at most `count` buckets of about equal size each number is in: int64, from 0 on; equal numbers share one."""
     if not len(numbers):
         return np.empty(0, np.int64)
     edges = np.unique(np.quantile(numbers, np.arange(1, count) / count))
-    return np.searchsorted(edges, numbers, side="right")
+    return np.unique(np.searchsorted(edges, numbers, side="right"), return_inverse=True)[1]
 
 
 def _tokens(rows: np.ndarray, values: pa.Array, row_count: int) -> tuple[sp.csr_matrix, list[str]]:
