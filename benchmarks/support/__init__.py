@@ -1,0 +1,1 @@
+"""What the proofs share: releases that can be told apart, clients, stacks of servers."""

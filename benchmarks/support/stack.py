@@ -1,0 +1,105 @@
+"""The servers that a proof runs on: embedded stores, or the real ones on free loopback ports; and Marquee's own server."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_exchange_center.programs import running_program
+from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace
+from online.stores import embedded_redis
+from tests.servers import ElasticsearchServer, RedisServer, Server, TritonServer
+from tests.servers.process import HOST, free_port
+
+SERVER = "online/main/s1_server.py"
+READY_S = 90.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the stores are. `servers` by port name; empty on embedded stores."""
+
+    settings: Settings
+    servers: dict[str, Server] = field(default_factory=dict)
+
+
+@contextmanager
+def stack(settings: Settings, folder: Path, *, real: bool) -> Iterator[Stack]:
+    """Starts what the settings' stores need and stops it at the end.
+
+    The real ones: Redis for users, a second Redis that holds Feast's online features, Elasticsearch, Triton.
+
+    Raises:
+        Unavailable: this machine lacks one of them; the message says which and how to get it.
+    """
+    with ExitStack() as opened:
+        if not real:
+            opened.callback(embedded_redis.stop, Workspace(settings).online)
+            yield Stack(settings)
+            return
+        servers: dict[str, Server] = {
+            "redis": RedisServer(folder / "redis"),
+            "elasticsearch": ElasticsearchServer(folder / "elasticsearch"),
+            "feast": RedisServer(folder / "feast"),
+            "triton": TritonServer(folder / "triton", folder / "models"),
+        }
+        for server in servers.values():
+            opened.enter_context(server)
+        yield Stack(settings.with_values(**store_urls(servers, folder)), servers)
+
+
+def store_urls(servers: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The settings that name these servers (anything with a `url`)."""
+    return {
+        "stores.user_store": servers["redis"].url,
+        "stores.item_index": servers["elasticsearch"].url,
+        "stores.feature_store": servers["feast"].url,
+        "stores.scorer": servers["triton"].url,
+        "stores.triton_repository": str(folder / "models"),
+    }
+
+
+@contextmanager
+def marquee_server(settings: Settings, *, wait: bool = True) -> Iterator[str]:
+    """Marquee's server in processes of its own; yields its URL, once it is ready unless told not to wait."""
+    settings = settings.with_values(**{"serve.host": HOST, "serve.port": free_port()})
+    url = f"http://{HOST}:{settings.serve.port}"
+    with running_program(SERVER, ["--quiet"], settings) as process:
+        if wait:
+            wait_ready(url, lambda: process.poll() is None)
+        yield url
+
+
+def wait_ready(url: str, alive: Any = lambda: True, seconds: float = READY_S) -> float:
+    """Waits for /readyz to say 200; returns the seconds that it took."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds and alive():
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 - our own loopback address
+                answer.read()
+                return time.perf_counter() - started
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.05)
+    raise TimeoutError(f"{url}: not ready within {seconds:.0f} s")
+
+
+def get_json(url: str) -> dict[str, Any]:
+    """A JSON document of our own server."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback address
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    return f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
