@@ -16,11 +16,11 @@ GRACE_S = 60.0
 """Requests in flight may still name a release that was live this recently, and workers learn of a flip a moment late."""
 
 
-def kept_releases(history: list[Flip], keep: int, now: float, grace: float = GRACE_S) -> list[str]:
+def kept_releases(history: list[Flip], keep: int, now: float, grace: float) -> list[str]:
     """Releases that stay: the live one, the `keep` - 1 that were live last before it, and whatever was live within the grace.
 
     Args:
-        history: every flip in its order. now: unix seconds.
+        history: every flip in its order. now: unix seconds. grace: seconds.
     """
     latest = list(dict.fromkeys(flip.release for flip in reversed(history)))  # each once, most recently live first
     recent = {flip.release for flip, following in pairwise(history) if now - following.at < grace}
@@ -43,7 +43,7 @@ def releases_to_drop(settings: Settings, stores: Stores, publishing: str = "") -
     now = time.time()
     if publishing and (not history or history[-1].release != publishing):
         history = [*history, Flip(publishing, now)]
-    kept = {*kept_releases(history, settings.stores.keep_releases, now), publishing}
+    kept = {*kept_releases(history, settings.stores.keep_releases, now, GRACE_S), publishing}
     return [release for release in held_releases(settings, stores) if release not in kept]
 
 

@@ -103,8 +103,8 @@ def start(folder: Path, socket: Path) -> None:
     while done.returncode == 0 and time.monotonic() - started < START_TIMEOUT_S:
         if answers(socket):
             return
-        lives = server_pid(folder) is not None
-        if not lives and ((folder / "redis.pid").exists() or time.monotonic() - started > PID_TIMEOUT_S):
+        named = (folder / "redis.pid").exists() and (folder / "redis.pid").read_text(encoding="ascii").strip()
+        if server_pid(folder) is None and (named or time.monotonic() - started > PID_TIMEOUT_S):
             break
         time.sleep(0.01)
     said = f"{done.stdout}{done.stderr}".strip() or last_line(folder / "redis.log")

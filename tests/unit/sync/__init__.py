@@ -1,0 +1,1 @@
+"""Tests of the sync: publish, roll back, and what happens when either is cut off."""

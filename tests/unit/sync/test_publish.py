@@ -1,0 +1,192 @@
+"""Publishing and rolling back, uninterrupted."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from data_exchange_center.errors import LockHeld, ReleaseError, StoreError
+from data_exchange_center.release import Release
+from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace
+from offline_to_online import publish as publishing
+from offline_to_online.journal import journal_path, read_journal
+from offline_to_online.lock import publish_lock
+from offline_to_online.publish import publish, rollback
+from offline_to_online.rank.s1_feature_to_feast import sync_features
+from offline_to_online.rank.s2_model_to_triton import sync_model
+from offline_to_online.recall.s1_user_to_redis import sync_users
+from offline_to_online.recall.s2_item_to_es import sync_items
+from offline_to_online.retention import kept_releases
+from online.stores.open import open_stores
+from online.stores.ports import Flip
+from tests.factories import make_release
+from tests.unit.sync.whole import live, serves
+
+
+def release_of(settings: Settings, seed: int) -> Release:
+    return make_release(Workspace(settings).root.parent, seed=seed, settings=settings)
+
+
+def test_publishing_makes_the_newest_release_live_in_every_store(settings: Settings) -> None:
+    older, newer = release_of(settings, 0), release_of(settings, 1)
+    first = publish(settings, older.id)
+    assert (first["release"], first["previous"], first["flipped"]) == (older.id, None, True)
+    second = publish(settings)
+    assert (second["release"], second["previous"], second["flipped"]) == (newer.id, older.id, True)
+    assert sorted(second["stores"]) == ["features", "items", "scorer", "users"]
+    assert live(settings) == newer.id
+    assert serves(settings, newer)
+    assert serves(settings, older), "requests in flight still name it"
+    json.dumps(second)
+
+
+def test_publishing_what_is_live_repairs_it_and_does_not_flip(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    publish(settings)
+    stores = open_stores(settings)
+    stores.users.drop(settings.scene, release.id)
+    stores.close()
+    assert not serves(settings, release)
+    again = publish(settings)
+    assert (again["flipped"], again["previous"]) == (False, None)
+    assert serves(settings, release)
+
+
+def test_rollback_goes_back_and_a_second_one_returns(settings: Settings) -> None:
+    older, newer = release_of(settings, 0), release_of(settings, 1)
+    publish(settings, older.id)
+    publish(settings, newer.id)
+    back = rollback(settings)
+    assert (back["release"], back["previous"], back["flipped"]) == (older.id, newer.id, True)
+    assert live(settings) == older.id
+    assert rollback(settings)["release"] == newer.id
+    named = rollback(settings, older.id)
+    assert (named["release"], live(settings)) == (older.id, older.id)
+
+
+def test_rollback_without_a_release_before_is_refused(settings: Settings) -> None:
+    with pytest.raises(ReleaseError, match="nothing is live"):
+        rollback(settings)
+    release = release_of(settings, 0)
+    publish(settings)
+    with pytest.raises(ReleaseError, match=f"{release.id} is live and no other"):
+        rollback(settings)
+
+
+def test_rollback_to_a_release_that_a_store_has_lost_is_refused(settings: Settings) -> None:
+    older, newer = release_of(settings, 0), release_of(settings, 1)
+    publish(settings, older.id)
+    publish(settings, newer.id)
+    stores = open_stores(settings)
+    stores.scorer.drop(older.id)
+    stores.close()
+    with pytest.raises(ReleaseError, match="publish it instead"):
+        rollback(settings)
+    assert live(settings) == newer.id
+
+
+def test_a_dry_run_tells_the_plan_and_changes_nothing(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    told = publish(settings, dry_run=True)
+    assert told["plan"][0] == "users: load and verify"
+    assert f"flip from None to {release.id}" in told["plan"]
+    stores = open_stores(settings)
+    assert stores.users.live(settings.scene, 1) is None
+    assert [stores.users.releases(settings.scene), stores.items.releases(), stores.features.releases()] == [[], [], []]
+    stores.close()
+    assert read_journal(settings) is None
+
+
+@pytest.mark.parametrize("part", ["users", "items", "features", "scorer"])
+def test_a_store_that_reads_back_something_else_stops_the_publish(
+    settings: Settings, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = release_of(settings, 0), release_of(settings, 1)
+    publish(settings, older.id)
+    names = {"users": "verify_users", "items": "verify_items", "features": "verify_features", "scorer": "verify_model"}
+
+    def wrong(release: Release, store: object) -> dict[str, object]:
+        raise StoreError(f"{part}: something else came back")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, names[part], wrong)
+        with pytest.raises(StoreError, match="something else"):
+            publish(settings, newer.id)
+    assert live(settings) == older.id
+    assert serves(settings, older)
+    resumed = publish(settings, newer.id)
+    assert live(settings) == newer.id
+    done_before = list(names)[: list(names).index(part)]
+    assert [name for name, result in resumed["stores"].items() if result.get("resumed")] == done_before
+    assert not journal_path(settings).exists()
+
+
+def test_old_releases_go_and_the_newest_stay(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offline_to_online.retention.GRACE_S", 0.0)
+    releases = [release_of(settings, seed) for seed in range(3)]
+    dropped = [publish(settings, release.id)["dropped"] for release in releases]
+    assert dropped == [[], [], [releases[0].id]]
+    stores = open_stores(settings)
+    kept = [release.id for release in releases[1:]]
+    assert stores.users.releases(settings.scene) == stores.items.releases() == kept
+    assert stores.features.releases() == stores.scorer.releases() == kept
+    stores.close()
+
+
+def test_the_live_release_and_those_before_it_are_kept_for_as_long_as_requests_may_name_them() -> None:
+    flips = [Flip("a", 0), Flip("b", 100), Flip("c", 200), Flip("b", 300), Flip("d", 1000), Flip("e", 1010)]
+    assert kept_releases(flips, 2, now=1200, grace=60) == ["e", "d"]
+    assert kept_releases(flips, 2, now=1020, grace=60) == ["e", "d", "b"]  # b stopped being live at 1000
+    assert kept_releases(flips, 1, now=1200, grace=60) == ["e"]
+    assert kept_releases(flips, 4, now=1200, grace=60) == ["e", "d", "b", "c"]
+    assert kept_releases([], 3, now=0, grace=60) == []
+
+
+def test_two_publishers_at_once_one_wins_and_the_other_says_who_holds_the_lock(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    with publish_lock(settings, "publish something-else"):
+        for work in (publish, rollback, sync_users, sync_items, sync_features, sync_model):
+            with pytest.raises(LockHeld, match=r"process \d+ on .* \(publish something-else\)"):
+                work(settings)
+    assert publish(settings)["release"] == release.id
+
+
+def test_of_publishers_that_start_together_every_one_wins_or_is_told(settings: Settings) -> None:
+    release_of(settings, 0)
+    told: list[str] = []
+
+    def attempt() -> None:
+        try:
+            told.append(publish(settings)["release"])
+        except LockHeld:
+            told.append("held")
+
+    threads = [threading.Thread(target=attempt) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 3
+    assert set(told) - {"held"} == {live(settings)}
+
+
+def test_an_altered_release_is_not_published(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    with (release.path / "tables/users.parquet").open("r+b") as file:
+        file.write(b"PARX")
+    with pytest.raises(ReleaseError, match="checksum"):
+        publish(settings)
+    assert live(settings) is None
+
+
+def test_the_steps_load_and_verify_on_their_own_and_leave_the_pointer(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    assert sync_users(settings)["users"] == 40
+    assert sync_items(settings)["overlap"] == 1.0
+    assert sync_features(settings)["verified_items"] == 90
+    assert sync_model(settings)["max_abs_delta"] <= 1e-5
+    assert serves(settings, release)
+    assert live(settings) is None
