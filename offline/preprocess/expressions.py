@@ -115,7 +115,9 @@ def user_features(
         pairs = history_pairs(judged, history_length, histories, UNIT)
         seen = plan.layout.read({word: found[f"word{word}"] for word in range(plan.layout.words)}, "n")
         found = with_history(found, pairs, history_length, seen)
-    values = _user_values(found, plan, axes)
+    found = _zero_where_unknown(found, states)
+    values = _user_values(found, plan)
+    values |= _user_arrays(found, plan, axes, wanted)
     values |= {name: history_array(found, name, history_length) for name in histories}
     return found.select(c.USER_ID, c.TIMESTAMP, **{name: values[name] for name in wanted})
 
@@ -151,31 +153,33 @@ def item_features(
     found = as_of(judged, probes, c.ITEM_ID, days=days, measures=words)
     found = _with_log_totals(found, judged)
     found = found.left_join(states, [(c.ITEM_ID, "state_item"), ("last", "state_timestamp")])
-    if {"item_terms", "item_decade"} & set(wanted):
-        found = found.left_join(_item_arrays(items, axes), [(c.ITEM_ID, "axis_item")])
+    found = _zero_where_unknown(found, states)
+    arrays = [name for name in ("item_terms", "item_decade") if name in wanted]
+    if arrays:
+        found = found.left_join(_item_arrays(items, axes, arrays), [(c.ITEM_ID, "axis_item")])
 
     def counter(name: str, form: str = "word{}") -> ir.IntegerValue:
-        return layout.read({word: found[form.format(word)].fill_null(0) for word in layout.words_of([name])}, name)
+        return layout.read({word: found[form.format(word)] for word in layout.words_of([name])}, name)
 
     count, positives = counter("n"), counter("label")
     values: dict[str, ir.Value] = {
         "item_events": count,
         "item_positives": positives,
-        "item_value_sum": found.value.fill_null(0) / float(UNIT),
+        "item_value_sum": found.value / float(UNIT),
         "item_residual_sum": positives - counter("rate") / float(UNIT),
-        "item_value_residual_sum": found.value_residual.fill_null(0) / float(UNIT),
+        "item_value_residual_sum": found.value_residual / float(UNIT),
         "item_positives_last20": sum_of_last(
             20,
             counter("label", "last_word{}"),
             counter("n", "last_word{}"),
             counter("label", "oldest_word{}"),
             counter("n", "oldest_word{}"),
-        ).fill_null(0),
+        ),
         "item_values_last20": sum_of_last(
             20, found.last_value, counter("n", "last_word{}"), found.oldest_value, counter("n", "oldest_word{}")
-        ).fill_null(0)
+        )
         / float(UNIT),
-        "item_first_timestamp": found.first_timestamp.fill_null(0),
+        "item_first_timestamp": found.first_timestamp,
         "item_last_timestamp": found["last"].fill_null(0),
         "item_rate": smoothed(positives, count, found.global_rate),
         "item_global_rate": found.global_rate,
@@ -191,18 +195,17 @@ def item_features(
     if "item_events_30d" in values:
         average = ibis.greatest(found.log_events_30d, 1) / ibis.greatest(found.log_items, 1).cast("float64")
         values["item_popularity_30d"] = values["item_events_30d"] / average
-    if "axis_item" in found.columns:
-        values |= {name: found[name] for name in ("item_terms", "item_decade")}
+    values |= {name: found[name] for name in arrays}
     return found.select(c.ITEM_ID, c.TIMESTAMP, **{name: values[name] for name in wanted})
 
 
-def _user_values(found: ir.Table, plan: UserPlan, axes: Axes) -> dict[str, ir.Value]:
-    """Every user feature that the plan counts, of probes joined with the state after the last event before them."""
+def _user_values(found: ir.Table, plan: UserPlan) -> dict[str, ir.Value]:
+    """Every scalar feature that the plan counts, of probes joined with the state after the last event before them."""
     layout = plan.layout
     counted = layout.places
 
     def counter(name: str, form: str = "word{}") -> ir.IntegerValue:
-        return layout.read({word: found[form.format(word)].fill_null(0) for word in layout.words_of([name])}, name)
+        return layout.read({word: found[form.format(word)] for word in layout.words_of([name])}, name)
 
     def of_last(events: int, name: str) -> ir.FloatingValue:
         if name in plan.signed:
@@ -210,12 +213,12 @@ def _user_values(found: ir.Table, plan: UserPlan, axes: Axes) -> dict[str, ir.Va
         else:
             total, oldest = (counter(name, f"{window}{events}_word{{}}") for window in ("last", "oldest"))
         size, oldest_size = (counter("n", f"{window}{events}_word{{}}") for window in ("last", "oldest"))
-        return sum_of_last(events, total, size, oldest, oldest_size).fill_null(0)
+        return sum_of_last(events, total, size, oldest, oldest_size)
 
     values: dict[str, ir.Value] = {
         "user_events": counter("n"),
         "user_positives": counter("label"),
-        "user_first_timestamp": found.first_timestamp.fill_null(0),
+        "user_first_timestamp": found.first_timestamp,
         "user_last_timestamp": found["last"].fill_null(0),
     }
     if "global_rate" in found.columns:
@@ -228,9 +231,9 @@ def _user_values(found: ir.Table, plan: UserPlan, axes: Axes) -> dict[str, ir.Va
     for measure, unit in (("value", UNIT), ("square", UNIT**2), ("value_residual", UNIT)):
         if measure in plan.signed:
             name = {"square": "value_square"}.get(measure, measure)
-            values[f"user_{name}_sum"] = found[measure].fill_null(0) / float(unit)
+            values[f"user_{name}_sum"] = found[measure] / float(unit)
     if plan.sessions:
-        values["user_session_start"] = found.session_start.fill_null(0)
+        values["user_session_start"] = found.session_start
         values["user_session_events"] = counter("n") - counter("n", "opened_word{}")
         values["user_session_positives"] = counter("label") - counter("label", "opened_word{}")
     for k in plan.last:
@@ -244,21 +247,35 @@ def _user_values(found: ir.Table, plan: UserPlan, axes: Axes) -> dict[str, ir.Va
     for d in plan.days:
         values[f"user_events_{d}d"] = counter("n", f"days{d}_word{{}}")
         values[f"user_positives_{d}d"] = counter("label", f"days{d}_word{{}}")
+    return values
+
+
+def _user_arrays(found: ir.Table, plan: UserPlan, axes: Axes, wanted: Collection[str]) -> dict[str, ir.Value]:
+    """The wanted arrays over terms and decades."""
+    arrays: dict[str, ir.Value] = {}
+    words = {word: found[f"word{word}"] for word in range(plan.layout.words)}
     for axis, used, length in (
         ("term", len(axes.terms), axes.term_length),
         ("decade", DECADES if axes.decades else 0, DECADES),
     ):
-        sums = {
-            measure: [
-                counter(f"{axis}{place}_{measure}") for place in range(used) if f"{axis}{place}_{measure}" in counted
-            ]
-            for measure in ("n", "label", "rate")
-        }
-        residual = [label - rate / float(UNIT) for label, rate in zip(sums["label"], sums["rate"], strict=False)]
-        values[f"user_{axis}_events"] = _array(sums["n"], length)
-        values[f"user_{axis}_positives"] = _array(sums["label"], length)
-        values[f"user_{axis}_residual"] = _array(residual, length)
-    return values
+
+        def sums(measure: str, axis: str = axis, used: int = used) -> list[ir.IntegerValue]:
+            return [plan.layout.read(words, f"{axis}{place}_{measure}") for place in range(used)]
+
+        if f"user_{axis}_events" in wanted:
+            arrays[f"user_{axis}_events"] = _array(sums("n"), length)
+        if f"user_{axis}_positives" in wanted:
+            arrays[f"user_{axis}_positives"] = _array(sums("label"), length)
+        if f"user_{axis}_residual" in wanted:
+            pairs = zip(sums("label"), sums("rate"), strict=True)
+            arrays[f"user_{axis}_residual"] = _array([label - rate / float(UNIT) for label, rate in pairs], length)
+    return arrays
+
+
+def _zero_where_unknown(found: ir.Table, states: ir.Table) -> ir.Table:
+    """Probes that no event precedes found no state: its totals are zeros."""
+    totals = [name for name in states.columns if not name.startswith("state_")]
+    return found.mutate(**{name: found[name].fill_null(0) for name in totals})
 
 
 def _with_log_totals(found: ir.Table, judged: ir.Table) -> ir.Table:
@@ -268,13 +285,14 @@ def _with_log_totals(found: ir.Table, judged: ir.Table) -> ir.Table:
     return placed.left_join(totals, [("probe_hour", "log_hour")])
 
 
-def _item_arrays(items: ir.Table, axes: Axes) -> ir.Table:
+def _item_arrays(items: ir.Table, axes: Axes, wanted: Collection[str]) -> ir.Table:
     flags = axis_flags(items, axes)
-    return items.select(
-        axis_item=c.ITEM_ID,
-        item_terms=_array(flags["term"], axes.term_length),
-        item_decade=_array(flags["decade"], DECADES),
-    )
+    arrays = {}
+    if "item_terms" in wanted:
+        arrays["item_terms"] = _array(flags["term"], axes.term_length)
+    if "item_decade" in wanted:
+        arrays["item_decade"] = _array(flags["decade"], DECADES)
+    return items.select(axis_item=c.ITEM_ID, **arrays)
 
 
 def _array(elements: Sequence[ir.NumericValue], length: int) -> ir.ArrayValue:

@@ -100,17 +100,21 @@ def typed(table: ir.Table, columns: EntityColumns) -> dict[str, ir.Value]:
     made: dict[str, ir.Value] = {}
     for feature in columns.features:
         if feature.name in columns.absent:
-            value: ir.Value = ibis.literal([] if feature.is_list else feature.missing, type=_type_of(feature, None))
+            value = _missing(feature, _type_of(feature, None))
         else:
             value = table[feature.name]
             value = value.cast(_type_of(feature, value.type()))
             if feature.name in HISTORY_FIELDS:
                 value = value[: feature.length]
             if feature.name in columns.attributes:
-                missing = ibis.literal([] if feature.is_list else feature.missing, type=value.type())
-                value = ibis.coalesce(value, missing)
+                value = ibis.coalesce(value, _missing(feature, value.type()))
         made[feature.name] = value
     return made
+
+
+def _missing(feature: Feature, kind: dt.DataType) -> ir.Value:
+    # cast from the literal's own type, because engines read a literal like 0.5 as a decimal
+    return ibis.literal([], type=kind) if feature.is_list else ibis.literal(feature.missing).cast(kind)
 
 
 def _type_of(feature: Feature, natural: dt.DataType | None) -> dt.DataType:

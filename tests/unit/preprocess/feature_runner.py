@@ -1,0 +1,93 @@
+"""Runs the feature expressions on small logs: the SQL is compiled once, only the tables' content changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from offline.preprocess.axes import axes_of
+from offline.preprocess.engine import connect, register
+from offline.preprocess.expressions import ITEM_FEATURES, USER_FEATURES, item_features, user_features
+from offline.preprocess.judged_events import judged_events
+from tests.unit.preprocess.slow_reference import Catalog, Event
+
+HISTORY = 4  # short, so that random logs reach the cut
+TERM_LENGTH = 5
+
+Rows = dict[tuple[Any, int], dict[str, Any]]
+
+
+class FeatureRunner:
+    """Features of probes on changing logs over one catalog."""
+
+    def __init__(self, items: pa.Table, id_type: pa.DataType, busiest: int = 64) -> None:
+        self.axes = axes_of(items, TERM_LENGTH)
+        names = items.column_names
+        self.catalog = Catalog(
+            {row["item_id"]: row["genres"] if "genres" in names else [] for row in items.to_pylist()},
+            {row["item_id"]: row["year"] if "year" in names else 0 for row in items.to_pylist()},
+            list(self.axes.terms),
+            TERM_LENGTH,
+        )
+        ids = {"user_id": id_type, "item_id": id_type}
+        time = {"timestamp": pa.int64()}
+        schemas = {
+            "interactions": {**ids, **time, "label": pa.int8(), "rating": pa.float32()},
+            "user_probes": {"user_id": id_type, **time},
+            "item_probes": {"item_id": id_type, **time},
+        }
+        engine = connect("duckdb")
+        tables = {name: register(engine, name, pa.schema(schema).empty_table()) for name, schema in schemas.items()}
+        catalog = register(engine, "items", items)
+        judged = judged_events(tables["interactions"])
+        known = engine.create_table("judged", judged)
+        common = {"axes": self.axes, "busiest": busiest}
+        of_users = user_features(
+            known, catalog, tables["user_probes"], history_length=HISTORY, wanted=USER_FEATURES, **common
+        )
+        of_items = item_features(known, catalog, tables["item_probes"], wanted=ITEM_FEATURES, **common)
+        self._database = engine.con
+        for name, expression in (("users", of_users), ("items", of_items)):
+            self._database.execute(f"PREPARE answer_{name} AS {engine.compile(expression)}")
+        self._database.execute(f"PREPARE judge AS INSERT INTO judged {engine.compile(judged)}")
+
+    def __call__(
+        self, events: list[Event], user_probes: list[tuple[Any, int]], item_probes: list[tuple[Any, int]]
+    ) -> tuple[Rows, Rows]:
+        """Features by (id, timestamp) of the user probes and of the item probes."""
+        self._fill("interactions", [(e.user, e.item, e.timestamp, e.label, e.rating) for e in events])
+        self._fill("user_probes", user_probes)
+        self._fill("item_probes", item_probes)
+        self._database.execute("DELETE FROM judged")
+        self._database.execute("EXECUTE judge")
+        return self._answer("users", "user_id"), self._answer("items", "item_id")
+
+    def _fill(self, name: str, rows: list[tuple[Any, ...]]) -> None:
+        self._database.execute(f"DELETE FROM {name}")  # noqa: S608
+        if rows:
+            places = ", ".join("?" * len(rows[0]))
+            self._database.executemany(f"INSERT INTO {name} VALUES ({places})", rows)  # noqa: S608
+
+    def _answer(self, name: str, key: str) -> Rows:
+        rows = self._database.execute(f"EXECUTE answer_{name}").fetchall()
+        names = [column[0] for column in self._database.description]
+        answers = {}
+        for values in rows:
+            row = dict(zip(names, values, strict=True))
+            answers[row.pop(key), row.pop("timestamp")] = row
+        assert len(answers) == len(rows), "a probe was answered twice"
+        return answers
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Features that differ by more than float32 can say, with both values."""
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(b, list):
+            return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+        return a == b if isinstance(b, str) else math.isclose(a, b, rel_tol=2e-7, abs_tol=1e-9)
+
+    assert found.keys() == expected.keys()
+    return {name: (found[name], expected[name]) for name in found if not same(found[name], expected[name])}
