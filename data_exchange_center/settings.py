@@ -76,6 +76,7 @@ class RecallSettings(Section):
     learning_rate: float = Field(0.01, gt=0)
     disliked: float = Field(0.5, ge=0, le=1, description="what a dislike in a history counts against a like's 1")
     history: int = Field(400, ge=1, description="newest events of a user that recall reads")
+    threads: int = Field(1, ge=1, description="of linear algebra; more pay on large catalogs and idle cores")
 
 
 class RankSettings(Section):
@@ -109,7 +110,9 @@ class ServeSettings(Section):
     workers: int = Field(2, ge=1)
     threads: int = Field(4, ge=1)
     prerank_size: int = Field(300, ge=1, le=2000, description="candidates that are scored")
-    budget_ms: float = Field(1000.0, gt=0, description="time budget of one request")
+    budget_ms: float = Field(
+        150.0, gt=0, description="time budget of one request; a store that hangs takes half of it at most"
+    )
     release_poll_ms: float = Field(200.0, gt=0, description="how old a worker's copy of the release pointer may be")
     max_body_bytes: int = Field(1_048_576, ge=1024)
     admin_token: str = Field("", description="bearer token of /admin; admin routes are off when empty", repr=False)

@@ -17,6 +17,7 @@ from data_exchange_center.workspace import Workspace, read_array, read_table
 from offline.recall.assembly import PROFILES
 from offline.recall.known_rows import KnownRows, load_known_rows
 from offline.recall.lists import Finder
+from offline.recall.thread_limit import thread_limit
 
 RANK = "rank"
 
@@ -40,7 +41,8 @@ def recall_candidates(settings: Settings, cut: str, size: int, users: pa.Array |
         for user in tqdm(chosen.tolist(), desc="candidates", unit="user", leave=False):
             yield user, finder.find(user).merged(arrays, size)
 
-    return _scored(known, arrays, all_tastes, list(lists()), ranked=True)
+    with thread_limit(settings.recall.threads):
+        return _scored(known, arrays, all_tastes, list(lists()), ranked=True)
 
 
 def recall_scores_for(settings: Settings, cut: str, pairs: pa.Table) -> pa.Table:
@@ -63,7 +65,8 @@ def recall_scores_for(settings: Settings, cut: str, pairs: pa.Table) -> pa.Table
     users, first = np.unique(user_rows[order], return_index=True)
     parts = np.split(item_rows[order].astype(np.int32), first[1:]) if len(users) else []
     lists = list(zip(users.tolist(), parts, strict=True))
-    table = _scored(known, arrays, all_tastes, lists, ranked=False)
+    with thread_limit(settings.recall.threads):
+        table = _scored(known, arrays, all_tastes, lists, ranked=False)
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     return table.take(pa.array(back))

@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import run_step
 from data_exchange_center.workspace import Workspace
 from offline.recall.cut_option import chosen_cut, cut_parser
 from offline.recall.known_rows import load_known_rows
+from offline.recall.thread_limit import thread_limit
 from offline.recall.vector_training import fit_vectors
 
 
@@ -23,10 +22,10 @@ def fit_vector_channel(settings: Settings, cut: str) -> dict[str, Any]:
     Returns:
         What was read and written, the loss of each epoch and how many items are reached through their attributes alone.
     """
-    torch.set_num_threads(settings.rank.threads)
     known = load_known_rows(settings, cut)
     started = time.perf_counter()
-    trained = fit_vectors(known, settings.recall, settings.seed)
+    with thread_limit(settings.recall.threads):
+        trained = fit_vectors(known, settings.recall, settings.seed)
     seconds = time.perf_counter() - started
     folder = Workspace(settings).recall(cut)
     trained.arrays.save(folder)

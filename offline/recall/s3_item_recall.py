@@ -15,13 +15,15 @@ from data_exchange_center.workspace import Workspace
 from offline.recall.cut_option import chosen_cut, cut_parser
 from offline.recall.known_rows import load_known_rows
 from offline.recall.similarity import fit_similarity
+from offline.recall.thread_limit import thread_limit
 
 
 def fit_item_channel(settings: Settings, cut: str) -> dict[str, Any]:
     """Fits the channel on the rows known at the cut and writes it to `recall/<cut>/`."""
     known = load_known_rows(settings, cut)
     started = time.perf_counter()
-    similar = fit_similarity(known.events, known.weights, settings.recall)
+    with thread_limit(settings.recall.threads):
+        similar = fit_similarity(known.events, known.weights, settings.recall)
     seconds = time.perf_counter() - started
     folder = Workspace(settings).recall(cut)
     similar.save(folder, "item")

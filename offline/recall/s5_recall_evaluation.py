@@ -23,6 +23,7 @@ from offline.recall.held_out import HeldOut
 from offline.recall.known_rows import NEXT_CUT, load_known_rows
 from offline.recall.lists import Finder
 from offline.recall.merge_learning import learn_weights
+from offline.recall.thread_limit import thread_limit
 
 
 def evaluate_recall(settings: Settings, cut: str) -> dict[str, Any]:
@@ -33,6 +34,11 @@ def evaluate_recall(settings: Settings, cut: str) -> dict[str, Any]:
     Returns:
         The content of `evaluation.json`: `recall`, `union`, `popularity` (see evaluation.py), the merge rule's weights.
     """
+    with thread_limit(settings.recall.threads):
+        return _evaluate(settings, cut)
+
+
+def _evaluate(settings: Settings, cut: str) -> dict[str, Any]:
     known = load_known_rows(settings, cut)
     arrays, profiles = assemble(settings, known)
     finder = Finder(
