@@ -18,7 +18,9 @@ from tests.factories import make_settings
     [("user_store", open_users), ("item_index", open_items), ("feature_store", open_features), ("scorer", open_scorer)],
 )
 @pytest.mark.parametrize("url", ["carrier-pigeon://coop", "embedded", "", "://"])
-def test_an_unknown_scheme_is_refused_with_the_known_ones(tmp_path: Path, setting: str, opener: object, url: str) -> None:
+def test_an_unknown_scheme_is_refused_with_the_known_ones(
+    tmp_path: Path, setting: str, opener: object, url: str
+) -> None:
     settings = make_settings(tmp_path, **{f"stores.{setting}": url})
     for open_it in (opener, open_stores):
         with pytest.raises(SettingsError, match="known are embedded://") as caught:
