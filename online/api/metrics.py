@@ -38,6 +38,12 @@ STAGES = Histogram(
 DEGRADED = Counter(
     "marquee_degraded", "Answers that had to do without a part, by the part.", ["part"], registry=REGISTRY
 )
+BREAKER_OPENINGS = Counter(
+    "marquee_breaker_openings",
+    "Times that a store failed several times in a row and was left alone for a while, by the part that it answers.",
+    ["part"],
+    registry=REGISTRY,
+)
 COLD_STARTS = Counter("marquee_cold_starts", "Answers to users whom the release does not know.", registry=REGISTRY)
 EVENTS = Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY)
 ANSWERS_LOGGED = Counter(

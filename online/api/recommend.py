@@ -62,7 +62,7 @@ def to_query(body: RecommendBody[Any, Any]) -> Query:
 
 
 def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> Response:
-    context = RequestContext(view, request_id(), own.budget)
+    context = RequestContext(view, request_id(), own.budget, breakers=own.breakers)
     answer = recommend(context, own.stores, to_query(body), own.policy)
     content = content_of(context, answer)
     if own.answers is not None:

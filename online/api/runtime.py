@@ -18,6 +18,7 @@ from data_exchange_center.settings import Settings
 from online.api import metrics
 from online.api.worker_board import WorkerBoard
 from online.pipeline.answer_log import AnswerLog
+from online.pipeline.context import Part, make_breakers
 from online.pipeline.live_release import LiveRelease
 from online.pipeline.recommend import Policy, warm_up
 from online.pipeline.release_view import ReleaseView, load_view
@@ -36,6 +37,7 @@ class Runtime:
         self.settings = settings
         self.budget = settings.serve.budget_ms / 1000.0
         self.policy = Policy.of(settings)
+        self.breakers = make_breakers(_count_opening)
         self.answers: AnswerLog | None = None
         self.board = WorkerBoard()
         self._preloaded: dict[str, ReleaseView] = {}
@@ -160,6 +162,10 @@ def _count_load(release: str, loaded: bool) -> None:
             metrics.RELEASE_INFO.labels(other).set(0)
         _announced.add(release)
         metrics.RELEASE_INFO.labels(release).set(1)
+
+
+def _count_opening(part: Part) -> None:
+    metrics.BREAKER_OPENINGS.labels(part).inc()
 
 
 def _count_answers(outcome: str, count: int) -> None:

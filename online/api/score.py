@@ -23,7 +23,7 @@ def score() -> Response:
     own = runtime()
     view = own.view()
     body = read_body(models(view.user_type, view.item_type).score)
-    context = RequestContext(view, request_id(), own.budget)
+    context = RequestContext(view, request_id(), own.budget, breakers=own.breakers)
     scored = score_items(context, own.stores, body.userid, body.itemids, body.now, own.policy)
     content: dict[str, Any] = {
         "itemids": body.itemids,

@@ -1,6 +1,8 @@
 """What travels with one request from the first look-up to the response: its release, its clock and what it had to do without.
 
-Parts that can be missing are named in `degraded`. The ladder, from the first rung down:
+Every question to a store goes through `ask`: it has a deadline from the request's budget, and a store that failed several times
+in a row is not asked at all until it answers again (breaker.py). Parts that can be missing are named in `degraded`. The ladder,
+from the first rung down:
 
     user_store     profile and history from the release on disk; events since then are not known
     item_index     the vector and term channels are left out
@@ -14,20 +16,33 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from data_exchange_center.errors import StoreUnavailable
+from online.pipeline.breaker import Breaker
 from online.pipeline.release_view import ReleaseView
 
+Answered = TypeVar("Answered")
 Part = Literal["user_store", "item_index", "user_features", "item_features", "scorer", "recall"]
 
 log = logging.getLogger("marquee.pipeline")
 _logged: dict[Part, float] = {}  # when each part's absence was logged last
 
 # Share of a request's budget that one call may take, so that a store that hangs leaves time for the rungs below it.
-SHARES = {"user_store": 0.3, "item_index": 0.3, "user_features": 0.3, "scorer": 0.5}
+SHARES: dict[Part, float] = {
+    "user_store": 0.3,
+    "item_index": 0.3,
+    "user_features": 0.3,
+    "scorer": 0.5,
+}
+
+
+def make_breakers(opened: Callable[[Part], None] = lambda part: None) -> dict[Part, Breaker]:
+    """A breaker per part that a store answers, for all requests of a process; `opened` is called with a part that opens."""
+    return {part: Breaker(part, opened=lambda part=part: opened(part)) for part in SHARES}  # type: ignore[misc]
 
 
 @dataclass
@@ -42,6 +57,7 @@ class RequestContext:
         timings_ms: stage -> milliseconds.
         degraded: parts that this answer had to do without, in the order met.
         live: the scene's live release as the user store told this request; None when it did not.
+        breakers: of the process; a part without one is always asked.
     """
 
     view: ReleaseView
@@ -51,8 +67,31 @@ class RequestContext:
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Part] = field(default_factory=list)
     live: str | None = None
+    breakers: Mapping[Part, Breaker] = field(default_factory=dict, repr=False)
 
-    def timeout(self, part: str) -> float:
+    def ask(self, part: Part, question: Callable[[float], Answered]) -> Answered:
+        """Puts a question to a store; `question` gets the seconds that it may take.
+
+        Raises:
+            StoreError: as the store says.
+            StoreUnavailable: also when the store was left alone, or the budget is used up.
+        """
+        timeout = self.timeout(part)
+        breaker = self.breakers.get(part)
+        if breaker is None:
+            return question(timeout)
+        if not breaker.admits():
+            raise StoreUnavailable(f"{part}: failed a moment ago and is left alone for now")
+        try:
+            answered = question(timeout)
+        except StoreUnavailable:
+            if timeout >= SHARES[part] * self.budget:  # with less than its share, it is the request that was late
+                breaker.failed()
+            raise
+        breaker.succeeded()
+        return answered
+
+    def timeout(self, part: Part) -> float:
         """Seconds that a call to this part may take.
 
         Raises:

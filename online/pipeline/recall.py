@@ -187,7 +187,8 @@ def _from_index(
     if not queries:
         return []
     try:
-        return index.search(context.view.release.id, queries, unwanted, filters, context.timeout("item_index"))
+        release = context.view.release.id
+        return context.ask("item_index", lambda timeout: index.search(release, queries, unwanted, filters, timeout))
     except StoreError as error:
         context.without("item_index", error)
         return []

@@ -24,7 +24,7 @@ from online.stores.ports import Id, Stores
 
 log = logging.getLogger("marquee.pipeline")
 
-WARM_UP_SECONDS = 30.0
+WARM_UP_SECONDS = 10.0  # a store that hangs must not outlast the time that gunicorn gives a worker to come up
 
 
 @dataclass(frozen=True)

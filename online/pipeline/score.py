@@ -25,7 +25,7 @@ def gather(
     """Every input of the graph for these candidates; features of a store that is away come from the release on disk."""
     view = context.view
     try:
-        user = features.user(view.release.id, visitor.user_id, context.timeout("user_features"))
+        user = context.ask("user_features", lambda timeout: features.user(view.release.id, visitor.user_id, timeout))
     except StoreError as error:
         context.without("user_features", error)
         user = view.tables.user_features(visitor.user_id)
@@ -48,7 +48,7 @@ def score(context: RequestContext, scorer: Scorer, inputs: dict[str, np.ndarray]
         count: candidates, in merged order: best recalled first.
     """
     try:
-        outputs = scorer.score(context.view.release.id, inputs, context.timeout("scorer"))
+        outputs = context.ask("scorer", lambda timeout: scorer.score(context.view.release.id, inputs, timeout))
         return Scores(outputs["score"], outputs["like"], outputs["score_logit"], outputs["like_logit"])
     except StoreError as error:
         context.without("scorer", error)

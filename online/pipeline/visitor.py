@@ -38,7 +38,7 @@ def read_visitor(context: RequestContext, users: UserStore, scene: str, query: Q
     """Reads the user; without the user store, from the release on disk."""
     view = context.view
     try:
-        read = users.read(scene, view.release.id, query.user_id, context.timeout("user_store"))
+        read = context.ask("user_store", lambda timeout: users.read(scene, view.release.id, query.user_id, timeout))
         context.live = read.live
     except StoreError as error:
         context.without("user_store", error)
