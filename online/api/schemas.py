@@ -1,7 +1,8 @@
 """Every request and response of the HTTP contract, declared once: they validate at run time and make `/openapi.json`.
 
-Types are strict: no string for a number, no boolean for an integer, no fraction for an id (1.0 is the integer 1), no NaN. The models are generic in
-the types of user and item ids, which the release in use declares; `models(user_type, item_type)` gives the concrete set.
+Types are strict: no string for a number, no boolean for an integer, no fraction for an id (1.0 is the integer 1), no NaN. The
+models are generic in the types of user and item ids, which the release in use declares; `models(user_type, item_type)` gives
+the concrete set.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import sys
 from typing import Any
 
 from flask import Flask
@@ -64,7 +66,13 @@ class Server(BaseApplication):
         self._runtime.open(open_stores)
 
     def _close(self, server: Arbiter, worker: Worker) -> None:
-        self._runtime.close()
+        leaving = sys.exc_info()[1]
+        try:
+            self._runtime.close()
+        finally:
+            logging.shutdown()
+            # Not through the interpreter's end: extension modules whose threads stayed behind in the master abort there.
+            os._exit(leaving.code if isinstance(leaving, SystemExit) and isinstance(leaving.code, int) else 0)
 
     def _ended(self, server: Arbiter, worker: Worker) -> None:
         self._runtime.board.forget(worker.age)
