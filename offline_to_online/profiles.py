@@ -13,7 +13,7 @@ from data_exchange_center import columns as c
 from data_exchange_center.errors import ReleaseError
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import read_array
-from online.stores.ports import Id, UserProfile
+from online.stores.ports import UserProfile
 
 
 def user_vectors(release: Release) -> np.ndarray:
@@ -79,9 +79,3 @@ def differing_field(expected: UserProfile, found: UserProfile | None) -> str | N
 def sample_rows(count: int, size: int, seed: int) -> np.ndarray:
     """At most `size` random rows of `count`, ascending; the same for the same seed."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:size])
-
-
-def first_user(release: Release) -> Id:
-    """Some user of the release, for messages and probes."""
-    found: Id = release.table("users", [c.USER_ID])[c.USER_ID][0].as_py()
-    return found

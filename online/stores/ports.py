@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -364,8 +363,3 @@ class Stores:
     def close(self) -> None:
         for store in (self.users, self.items, self.features, self.scorer):
             store.close()
-
-
-def embedded_folder(store_root: Path) -> Path:
-    """Where embedded adapters keep their state."""
-    return store_root / "online"
