@@ -4,7 +4,8 @@
 
 Reads hold the service object and take the protobuf answer; an absent row is known by its event timestamp, because stores
 differ in what else they say. The snapshot is refreshed in the background when it is older than `SNAPSHOT_SECONDS`, by swapping
-one reference; when that fails, the one at hand stays.
+one reference; when that fails, the one at hand stays. A release whose snapshot could not be loaded is loaded in the background
+too, so that no request waits for a store that is away.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from online.stores.stored_features import StoredFeature, from_text
 log = logging.getLogger("marquee.stores")
 
 SNAPSHOT_SECONDS = 30.0
+RETRY_SECONDS = 1.0  # between two tries to load a snapshot that could not be loaded
 SHARDS_A_READ = 64
 
 
@@ -93,6 +95,8 @@ class FeastFeatures(FeatureStore):
         self._registry = threading.Lock()
         self._users: OpenReleases[OpenView] = OpenReleases(lambda release: self._opened("user", release))
         self._items: OpenReleases[HeldSnapshot] = OpenReleases(self._held)
+        self._missing: dict[str, float] = {}  # releases whose snapshot could not be loaded, and when that was tried last
+        self._retrying = threading.Lock()
 
     def user(self, release: str, user_id: Id, timeout: float) -> FeatureRows:
         if timeout <= 0:
@@ -112,7 +116,14 @@ class FeastFeatures(FeatureStore):
         return FeatureRows(columns, timestamp)
 
     def items(self, release: str, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
-        held = self._items.get(release)
+        if release in self._missing:
+            self._try_again(release)
+            raise StoreUnavailable(f"feature store: item features of {release} could not be loaded yet")
+        try:
+            held = self._items.get(release)
+        except StoreUnavailable:
+            self._missing[release] = time.monotonic()
+            raise
         if time.monotonic() - held.loaded > SNAPSHOT_SECONDS and held.refreshing.acquire(blocking=False):
             threading.Thread(target=self._refresh, args=(release, held), name="item-features", daemon=True).start()
         return held.snapshot.gather(item_ids)
@@ -123,6 +134,7 @@ class FeastFeatures(FeatureStore):
         rows = load_release(self._feast, release, self._folder / "sources" / release.id)
         self._users.forget(release.id)
         self._items.forget(release.id)
+        self._missing.pop(release.id, None)
         return rows
 
     def fingerprint(self, release: str) -> str:
@@ -141,6 +153,7 @@ class FeastFeatures(FeatureStore):
         drop_release(self._feast, release, self._folder / "sources" / release)
         self._users.forget(release)
         self._items.forget(release)
+        self._missing.pop(release, None)
 
     def ping(self, timeout: float) -> None:
         """The embedded online store is a file of this machine: it answers."""
@@ -195,6 +208,23 @@ class FeastFeatures(FeatureStore):
                     f"feature store: release {release} lacks shard {number} of its items; publish it again"
                 )
         return [value.bytes_val for value in payloads.values]
+
+    def _try_again(self, release: str) -> None:
+        """Loads a missing snapshot in the background: one try at a time, and not more often than every RETRY_SECONDS."""
+        due = time.monotonic() - self._missing.get(release, 0.0) > RETRY_SECONDS
+        if due and self._retrying.acquire(blocking=False):
+            threading.Thread(target=self._retry, args=(release,), name="item-features", daemon=True).start()
+
+    def _retry(self, release: str) -> None:
+        try:
+            self._items.get(release)
+        except StoreError as error:
+            self._missing[release] = time.monotonic()
+            log.warning("item features of %s: %s", release, error)
+        else:
+            self._missing.pop(release, None)
+        finally:
+            self._retrying.release()
 
     def _refresh(self, release: str, held: HeldSnapshot) -> None:
         try:

@@ -8,6 +8,7 @@ feature server carries no password: it takes the connection string from the envi
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from redis.retry import Retry
 from data_exchange_center.errors import SettingsError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
-from online.stores.feast_features import FeastFeatures
+from online.stores.feast_features import FeastFeatures, OpenView
 from online.stores.ports import FeatureRows, FeatureStore, Id
 
 CONNECT_TIMEOUT_S = 0.5
 PATIENT_S = 30.0  # for reads and writes outside of requests
+SHARDS_S = 5.0  # for one read of item shards, which happens in the background or while a release is warmed up
 VARIABLE = "MARQUEE_FEAST_REDIS"
 AWAY = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError)
 
@@ -79,6 +81,13 @@ class RedisFeatures(FeastFeatures):
         token = _deadline.set(time.monotonic() + timeout)
         try:
             return super().user(release, user_id, timeout)
+        finally:
+            _deadline.reset(token)
+
+    def _shards(self, view: OpenView, release: str, numbers: Sequence[int]) -> list[bytes]:
+        token = _deadline.set(time.monotonic() + SHARDS_S)
+        try:
+            return super()._shards(view, release, numbers)
         finally:
             _deadline.reset(token)
 
