@@ -23,6 +23,7 @@ from tests.servers.process import HOST, free_port
 
 SERVER = "online/main/s1_server.py"
 READY_S = 90.0
+SETTINGS = {"redis": "user_store", "elasticsearch": "item_index", "feast": "feature_store", "triton": "scorer"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Stack:
 
 
 @contextmanager
-def stack(settings: Settings, folder: Path, *, real: bool) -> Iterator[Stack]:
+def stack(settings: Settings, folder: Path, *, real: bool, light: bool = False) -> Iterator[Stack]:
     """Starts what the settings' stores need and stops it at the end.
 
-    The real ones: Redis for users, a second Redis that holds Feast's online features, Elasticsearch, Triton.
+    The real ones: Redis for users, a second Redis that holds Feast's online features, Elasticsearch, Triton; `light` leaves
+    the last two out, so that item index and scorer stay in process.
 
     Raises:
         Unavailable: this machine lacks one of them; the message says which and how to get it.
@@ -49,24 +51,21 @@ def stack(settings: Settings, folder: Path, *, real: bool) -> Iterator[Stack]:
             return
         servers: dict[str, Server] = {
             "redis": RedisServer(folder / "redis"),
-            "elasticsearch": ElasticsearchServer(folder / "elasticsearch"),
             "feast": RedisServer(folder / "feast"),
-            "triton": TritonServer(folder / "triton", folder / "models"),
         }
+        if not light:
+            servers["elasticsearch"] = ElasticsearchServer(folder / "elasticsearch")
+            servers["triton"] = TritonServer(folder / "triton", folder / "models")
+            settings = settings.with_values(**{"stores.triton_repository": str(folder / "models")})
         for server in servers.values():
             opened.enter_context(server)
-        yield Stack(settings.with_values(**store_urls(servers, folder)), servers)
+        urls = store_urls({name: server.url for name, server in servers.items()})
+        yield Stack(settings.with_values(**urls), servers)
 
 
-def store_urls(servers: dict[str, Any], folder: Path) -> dict[str, str]:
-    """The settings that name these servers (anything with a `url`)."""
-    return {
-        "stores.user_store": servers["redis"].url,
-        "stores.item_index": servers["elasticsearch"].url,
-        "stores.feature_store": servers["feast"].url,
-        "stores.scorer": servers["triton"].url,
-        "stores.triton_repository": str(folder / "models"),
-    }
+def store_urls(urls: dict[str, str]) -> dict[str, str]:
+    """The settings that name servers at these URLs."""
+    return {f"stores.{SETTINGS[name]}": url for name, url in urls.items()}
 
 
 @contextmanager
