@@ -111,7 +111,7 @@ class ServeSettings(Section):
     threads: int = Field(4, ge=1)
     prerank_size: int = Field(300, ge=1, le=2000, description="candidates that are scored")
     budget_ms: float = Field(
-        150.0, gt=0, description="time budget of one request; a store that hangs takes half of it at most"
+        200.0, gt=0, description="time budget of one request; a store that hangs takes 40 % of it at most"
     )
     release_poll_ms: float = Field(200.0, gt=0, description="how old a worker's copy of the release pointer may be")
     max_body_bytes: int = Field(1_048_576, ge=1024)

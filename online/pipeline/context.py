@@ -32,12 +32,7 @@ log = logging.getLogger("marquee.pipeline")
 _logged: dict[Part, float] = {}  # when each part's absence was logged last
 
 # Share of a request's budget that one call may take, so that a store that hangs leaves time for the rungs below it.
-SHARES: dict[Part, float] = {
-    "user_store": 0.3,
-    "item_index": 0.3,
-    "user_features": 0.3,
-    "scorer": 0.5,
-}
+SHARES: dict[Part, float] = {"user_store": 0.25, "item_index": 0.4, "user_features": 0.25, "scorer": 0.4}
 
 
 def make_breakers(opened: Callable[[Part], None] = lambda part: None) -> dict[Part, Breaker]:
