@@ -18,7 +18,7 @@ log = logging.getLogger("marquee.pipeline")
 
 FAILURES = 3
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 0.5
 
 
 class Breaker:
