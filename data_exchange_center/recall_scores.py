@@ -233,7 +233,7 @@ class RecallArrays:
         if not len(taste.history):
             return np.zeros(self.item_count, np.float32)
         weights = self.history.of(taste.history_labels)
-        weights = weights / np.sqrt(weights.sum())
+        weights = weights / np.sqrt(np.maximum(weights.sum(), np.float32(1e-12)))  # dislikes may weigh nothing
         history = taste.history[-self.history.limit :]
         if self._dense_similar is None:
             return self.similar.weighted_sum(history, weights, self.item_count)

@@ -88,7 +88,7 @@ class KnownRows:
 
     Attributes:
         users, items: the canonical tables.
-        events: the rows known at the cut.
+        events: the rows known at the cut; of a log of impressions only those that were chosen.
         later: the rows that the next cut adds; empty when there are none.
         weights: how history counts.
     """
@@ -116,17 +116,17 @@ def load_known_rows(settings: Settings, cut: str) -> KnownRows:
     if not known.any():
         raise DataError(f"no row is known at the cut {cut!r}; the split leaves it empty")
     later = _known(rows, NEXT_CUT[cut]) & ~known if cut in NEXT_CUT else np.zeros(len(known), bool)
-    impressions = read_dataset_info(workspace).labels == "impressions"
+    if read_dataset_info(workspace).labels == "impressions":
+        # an item that was shown and left alone was not interacted with: it is not history, and may be recommended again
+        chosen = rows[c.LABEL].to_numpy() > 0
+        known, later = known & chosen, later & chosen
     return KnownRows(
         cut=cut,
         users=users,
         items=items,
         events=_events(rows, known, users, items),
         later=_events(rows, later, users, items),
-        # an item that was shown and left alone was not chosen: it says nothing about where the user went
-        weights=HistoryWeights(
-            disliked=0.0 if impressions else settings.recall.disliked, limit=settings.recall.history
-        ),
+        weights=HistoryWeights(disliked=settings.recall.disliked, limit=settings.recall.history),
     )
 
 

@@ -72,6 +72,8 @@ def _truncated(weighted: sp.csr_matrix, settings: RecallSettings) -> Sparse:
     strength = np.asarray(weighted.multiply(weighted).sum(0)).ravel()
     known = np.flatnonzero(strength > 0)
     head = np.sort(known[np.lexsort((known, -strength[known]))][: settings.exact_items])
+    if not len(known):
+        return Sparse(np.zeros(items + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     columns = weighted[:, head]
     exact = ease((columns.T @ columns).toarray(), settings.item_regularization)
     simple_share = _scale_of_simple(columns, exact, settings.item_regularization)

@@ -118,6 +118,12 @@ def test_a_newcomer_gets_a_vector_from_the_history() -> None:
     assert np.exp(arrays.vector_scores(newcomer)).mean() == pytest.approx(1.0, rel=1e-5)
 
 
+def test_a_history_that_weighs_nothing_scores_zero() -> None:
+    arrays = dataclasses.replace(make_arrays(), history=HistoryWeights(disliked=0.0))
+    taste = dataclasses.replace(make_taste(arrays), history_labels=np.zeros(4, np.int8))
+    assert not arrays.item_scores(taste).any()
+
+
 def test_only_the_newest_events_of_a_history_count() -> None:
     arrays = dataclasses.replace(make_arrays(), history=HistoryWeights(limit=2))
     taste = make_taste(arrays)

@@ -156,10 +156,26 @@ def test_the_term_step_says_when_it_has_nothing_to_do(tmp_path: Path) -> None:
     assert "no terms" in fit_term_channel(settings, "train")["note"]
 
 
-def test_impressions_do_not_count_as_history(tmp_path: Path) -> None:
+def test_what_was_shown_and_left_alone_is_no_history(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, **FAST)
+    write_log(settings, labels="ratings")
+    rated = load_known_rows(settings, "train").events
+    write_log(settings, labels="impressions")
+    chosen = load_known_rows(settings, "train").events
+    assert 0 < len(chosen) == (rated.labels > 0).sum() < len(rated)
+
+
+def test_a_log_of_impressions_without_a_single_click_is_served_by_popularity(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, **FAST)
     write_log(settings, labels="impressions")
-    assert load_known_rows(settings, "train").weights.disliked == 0.0
+    split = Workspace(settings).split / "interactions.parquet"
+    rows = read_table(split)
+    none = pa.array(np.zeros(rows.num_rows, np.int8))
+    write_table(split, rows.set_column(rows.column_names.index(c.LABEL), c.LABEL, none))
+    assert fit_recall(settings, "train")["users"] == 0
+    table = recall_candidates(settings, "train", 5, pa.array(["u3", "u4"]))
+    assert table.num_rows == 10
+    assert np.isfinite(table["recall_vector"].to_numpy()).all()
 
 
 def test_a_step_run_too_early_names_what_is_missing(tmp_path: Path) -> None:
