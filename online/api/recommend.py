@@ -99,6 +99,7 @@ def content_of(context: RequestContext, answer: Answer) -> dict[str, Any]:
             }
             item["features"] = features[place]
             item["logits"] = logits_of(explanation.scores.score_logit, explanation.scores.like_logit, place)
+        content["scored"] = answer.scored
         content["timings_ms"] = {stage: round(spent, 4) for stage, spent in context.timings_ms.items()}
     return content
 

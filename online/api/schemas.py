@@ -157,6 +157,7 @@ class RecommendAnswer(Strict, Generic[ItemT]):
     request_id: str
     cold_start: bool = Field(description="the release does not know the user")
     degraded: list[str] = Field(description="parts that could not be asked in time; empty in normal operation")
+    scored: int | None = Field(None, description="with explain: how many candidates were scored")
     timings_ms: dict[str, float] = Field({}, description="with explain: time of each stage")
 
 

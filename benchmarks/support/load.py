@@ -50,15 +50,25 @@ class _Connection:
     """One keep-alive connection that is either idle or waits for one answer."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=30)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = address
+        self.socket = self._connected()
         self.received = b""
         self.sent = 0.0
+
+    def _connected(self) -> socket.socket:
+        made = socket.create_connection(self._address, timeout=30)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
 
     def send(self, request: bytes) -> None:
         self.received = b""
         self.sent = time.perf_counter()
         self.socket.sendall(request)
+
+    def renew(self) -> None:
+        """Another connection, for servers that close it after each answer; its time counts as the next answer's."""
+        self.socket.close()
+        self.socket = self._connected()
 
     def status(self) -> int | None:
         """Reads what is there; the status once the answer is complete."""
@@ -77,13 +87,22 @@ class _Connection:
         return int(self.received[9:12]) if len(self.received) >= end + 4 + length else None
 
 
-def run(address: tuple[str, int], requests: Sequence[bytes], clients: int, count: int, limit_s: float) -> Load:
+def run(
+    address: tuple[str, int],
+    requests: Sequence[bytes],
+    clients: int,
+    count: int,
+    limit_s: float,
+    *,
+    keep_alive: bool = True,
+) -> Load:
     """Sends `count` requests over `clients` connections, each waiting for its answer before it sends the next.
 
     Args:
         address: loopback host and port.
         requests: sent in turn.
         limit_s: ends the run early; what was answered until then counts.
+        keep_alive: False for a server that closes the connection after each answer.
     """
     if not ipaddress.ip_address(address[0]).is_loopback:
         raise ValueError(f"{address[0]}: load is sent to the loopback interface only")
@@ -107,7 +126,13 @@ def run(address: tuple[str, int], requests: Sequence[bytes], clients: int, count
                 latencies.append((time.perf_counter() - connection.sent) * 1000.0)
                 errors += status != 200
                 if sent < count:
+                    began = time.perf_counter()
+                    if not keep_alive:
+                        selector.unregister(connection.socket)
+                        connection.renew()
+                        selector.register(connection.socket, selectors.EVENT_READ, connection)
                     connection.send(requests[sent % len(requests)])
+                    connection.sent = began
                     sent += 1
                 else:
                     waiting -= 1
