@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate test lint bench stop
+.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate up down test lint bench stop
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
@@ -66,13 +66,19 @@ check: .venv/.setup  ## offline against online scores on real users
 evaluate: .venv/.setup  ## ranking, recall and the whole chain, mean and spread over SEEDS
 	@$(PY) offline_to_online/rank/s4_evaluate_chain.py --seeds $(SEEDS)
 
+up: .venv/.setup  ## the Docker stack, healthy (LOCAL=1: Elasticsearch without TLS and password)
+	@$(PY) docker/stack.py up $(if $(LOCAL),--local)
+
+down: .venv/.setup  ## the Docker stack, gone
+	@$(PY) docker/stack.py down
+
 test: .venv/.setup-dev lint  ## lint, types and all tests
 	@$(PY) -m pytest -n 2 --dist loadgroup
 
 lint: .venv/.setup-dev  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
-	@$(PY) -m mypy data_exchange_center offline offline_to_online online benchmarks
+	@$(PY) -m mypy data_exchange_center offline offline_to_online online benchmarks docker tests
 
 bench: .venv/.setup-dev  ## every benchmark, one JSON line each
 	@$(PY) benchmarks/run_all.py
