@@ -17,6 +17,7 @@ import pytest
 from data_exchange_center.errors import ReleaseError
 from data_exchange_center.release import Release, open_release
 from data_exchange_center.workspace import read_array, read_table, sha256, write_array, write_table
+from offline_to_online.rank import s3_check_offline_and_online
 from offline_to_online.rank.comparison import Findings, Score
 from offline_to_online.rank.parity_requests import ParityRequest, parity_requests
 from offline_to_online.rank.s3_check_offline_and_online import compare, summary
@@ -110,7 +111,22 @@ def test_another_release_ends_the_check(own: Chain) -> None:
         run(own, ask=lambda request: {"release": "another", "degraded": []})
 
 
-def test_a_degraded_answer_is_no_success(own: Chain) -> None:
+def test_a_moment_of_degradation_is_asked_again(own: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_check_offline_and_online, "PAUSE_S", 0.0)
+    client, asked = own.client, 0
+
+    def shaky(request: ParityRequest) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        answer: dict[str, Any] = client.post(request.path, json=request.body).get_json()
+        return answer | {"degraded": ["user_store"] if asked % 2 else []}
+
+    assert run(own, 10, ask=shaky).ok
+    assert asked == 20
+
+
+def test_a_degraded_answer_is_no_success(own: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_check_offline_and_online, "PAUSE_S", 0.0)
     client = own.client
     findings = run(own, ask=lambda r: client.post(r.path, json=r.body).get_json() | {"degraded": ["item_index"]})
     assert not findings.ok
