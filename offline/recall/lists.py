@@ -57,6 +57,6 @@ class Finder:
 
     def _proposes(self, channel: str, scores: dict[str, np.ndarray]) -> np.ndarray:
         found = scores[feature_of(channel)]
-        if channel in ("term", "item"):
-            return found > 0
+        if channel == "term":
+            return found > 0  # an index answers with items that have one of the user's terms
         return np.full(len(found), bool(found.any()))
