@@ -154,10 +154,19 @@ class ElasticItems(ItemIndex):
         self._client.close()
 
     def _msearch(self, searches: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
-        """The client's transport without the client around it, which makes some twenty objects per call with a timeout."""
+        """The client's transport without the client around it, which makes some twenty objects per call with a timeout.
+
+        The transport does not know the client's settings; left alone, it would try three times more.
+        """
         with _errors("search"):
             meta, body = self._client.transport.perform_request(
-                "POST", MSEARCH, body=searches, headers=NDJSON, request_timeout=timeout
+                "POST",
+                MSEARCH,
+                body=searches,
+                headers=NDJSON,
+                request_timeout=timeout,
+                max_retries=0,
+                retry_on_timeout=False,
             )
         if meta.status != 200:
             busy = meta.status in BUSY
