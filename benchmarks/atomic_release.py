@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.support.clients import Clients, Reply
 from benchmarks.support.marked_release import make_marked_release, origins
-from benchmarks.support.stack import machine, marquee_server, stack
+from benchmarks.support.stack import REAL, machine, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish, rollback
@@ -126,7 +126,7 @@ def atomic_release(flips: int, *, releases: int = 6, clients: int = 8, real: boo
     """
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="marquee-atomic-")))
-        running = opened.enter_context(stack(make_settings(folder), folder, real=real))
+        running = opened.enter_context(stack(make_settings(folder), folder, REAL if real else ()))
         result = flip_under_load(running.settings, flips, releases, clients)
     return {
         "name": "atomic_release",

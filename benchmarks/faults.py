@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.support.clients import Client, Clients, Reply
 from benchmarks.support.slow_link import SlowLinks
-from benchmarks.support.stack import machine, marquee_server, stack, store_urls
+from benchmarks.support.stack import REAL, machine, marquee_server, stack, store_urls
 from data_exchange_center import columns as c
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
@@ -45,6 +45,7 @@ PARTS = {
     "feast": {"user_features", "item_features"},
     "triton": {"scorer"},
 }
+LIGHT = ("redis", "feast")
 FAULTS = ("kill", "pause", "slow", "restart")
 SIZE = 50
 SLOW_S = 0.3
@@ -186,7 +187,7 @@ def start_without(settings: Settings, servers: dict[str, Server], users: list[An
 
 def faults(
     *,
-    light: bool = False,
+    servers: Sequence[str] = REAL,
     only: Sequence[str] = (),
     kinds: Sequence[str] = FAULTS,
     hold: float = 5.0,
@@ -195,7 +196,7 @@ def faults(
     """The proof on servers of its own, in a temporary folder.
 
     Args:
-        light: only the servers that are Redis; item index and scorer are in process.
+        servers: those to run; the other stores are embedded.
         only: servers to treat badly; all of them when empty.
         hold: seconds that a fault lasts.
         starts: also start Marquee's server with each of them absent.
@@ -205,7 +206,7 @@ def faults(
     """
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="marquee-faults-")))
-        running = opened.enter_context(stack(make_settings(folder), folder, real=True, light=light))
+        running = opened.enter_context(stack(make_settings(folder), folder, servers))
         release = make_release(folder, users=200, items=600, settings=running.settings)
         publish(running.settings, release.id)
         users = release.table("users", [c.USER_ID])[c.USER_ID].to_pylist()
@@ -266,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def step(_: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
         return faults(
-            light=parsed.light,
+            servers=LIGHT if parsed.light else REAL,
             only=parsed.only,
             kinds=parsed.faults,
             hold=parsed.hold,

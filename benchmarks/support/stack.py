@@ -8,7 +8,7 @@ import platform
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from online.stores import embedded_redis
 from tests.servers import ElasticsearchServer, RedisServer, Server, TritonServer
 from tests.servers.process import HOST, free_port
 
+REAL = ("redis", "feast", "elasticsearch", "triton")
 SERVER = "online/main/s1_server.py"
 READY_S = 90.0
 SETTINGS = {"redis": "user_store", "elasticsearch": "item_index", "feast": "feature_store", "triton": "scorer"}
@@ -35,32 +36,28 @@ class Stack:
 
 
 @contextmanager
-def stack(settings: Settings, folder: Path, *, real: bool, light: bool = False) -> Iterator[Stack]:
-    """Starts what the settings' stores need and stops it at the end.
+def stack(settings: Settings, folder: Path, names: Collection[str] = REAL) -> Iterator[Stack]:
+    """Starts the servers named and stops them at the end; the other stores stay embedded.
 
-    The real ones: Redis for users, a second Redis that holds Feast's online features, Elasticsearch, Triton; `light` leaves
-    the last two out, so that item index and scorer stay in process.
+    `redis` holds the users, `feast` is a second Redis that holds Feast's online features, then `elasticsearch` and `triton`.
 
     Raises:
         Unavailable: this machine lacks one of them; the message says which and how to get it.
     """
+    models = folder / "models"
+    known: dict[str, Server] = {
+        "redis": RedisServer(folder / "redis"),
+        "feast": RedisServer(folder / "feast"),
+        "elasticsearch": ElasticsearchServer(folder / "elasticsearch"),
+        "triton": TritonServer(folder / "triton", models),
+    }
+    servers = {name: server for name, server in known.items() if name in names}
     with ExitStack() as opened:
-        if not real:
-            opened.callback(embedded_redis.stop, Workspace(settings).online)
-            yield Stack(settings)
-            return
-        servers: dict[str, Server] = {
-            "redis": RedisServer(folder / "redis"),
-            "feast": RedisServer(folder / "feast"),
-        }
-        if not light:
-            servers["elasticsearch"] = ElasticsearchServer(folder / "elasticsearch")
-            servers["triton"] = TritonServer(folder / "triton", folder / "models")
-            settings = settings.with_values(**{"stores.triton_repository": str(folder / "models")})
+        opened.callback(embedded_redis.stop, Workspace(settings).online)
         for server in servers.values():
             opened.enter_context(server)
         urls = store_urls({name: server.url for name, server in servers.items()})
-        yield Stack(settings.with_values(**urls), servers)
+        yield Stack(settings.with_values(**{"stores.triton_repository": str(models)}, **urls), servers)
 
 
 def store_urls(urls: dict[str, str]) -> dict[str, str]:
@@ -77,6 +74,8 @@ def marquee_server(settings: Settings, *, wait: bool = True) -> Iterator[str]:
         if wait:
             wait_ready(url, lambda: process.poll() is None)
         yield url
+        if process.poll() is not None:
+            raise ChildProcessError(f"{SERVER} ended by itself with status {process.returncode}")
 
 
 def wait_ready(url: str, alive: Any = lambda: True, seconds: float = READY_S) -> float:
