@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,10 +31,10 @@ from benchmarks.support.altered_release import (
     with_vectors,
     with_vocabulary_shifted,
 )
+from benchmarks.support.references import offline_score, reference_release
 from benchmarks.support.stack import machine
 from data_exchange_center.feature_spec import Feature
-from data_exchange_center.programs import run_program
-from data_exchange_center.release import Release, find_release
+from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace
@@ -47,14 +46,11 @@ from online.api.app import build_app
 from online.api.runtime import Runtime
 from online.stores import embedded_redis
 from online.stores.open import open_features, open_items, open_scorer, open_stores
-from tests.factories import make_release, make_settings
 
 log = logging.getLogger("marquee.benchmark")
 
 CLEAN_RUNS = 20
 HOURS = 3600
-PATIENCE_MS = 60_000.0  # of a request: a busy machine must not look like a store that is away
-SMALL = {"data.synthetic_users": 300, "data.synthetic_items": 400, "data.synthetic_events": 20_000, "rank.epochs": 2}
 OPENERS: dict[str, Callable[[Settings], Any]] = {"items": open_items, "features": open_features, "scorer": open_scorer}
 
 
@@ -177,23 +173,6 @@ def inject(settings: Settings, release: Release, skew: Skew, folder: Path) -> An
     return store
 
 
-def offline_score(release: Release) -> Score:
-    """The offline side's model: torch where the release was trained, else the graph itself."""
-    if "model/network.safetensors" in release.manifest["files"]:
-        from offline.rank.torch_scorer import load_torch_scorer  # torch takes seconds to import
-
-        return load_torch_scorer(release)
-    session = onnxruntime.InferenceSession(str(release.file("model/model.onnx")), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-
-def trained_release(settings: Settings) -> Release:
-    """A release of generated data, by the offline stages in a process of their own."""
-    run_program("offline/s0_run_offline.py", ["--quiet"], settings)
-    return find_release(settings)
-
-
 def skew_proof(*, tiny: bool = False, clean_runs: int = CLEAN_RUNS, requests: int = 40) -> dict[str, Any]:
     """The proof, in a temporary folder.
 
@@ -204,13 +183,7 @@ def skew_proof(*, tiny: bool = False, clean_runs: int = CLEAN_RUNS, requests: in
     """
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="marquee-skew-")))
-        patient = {"serve.budget_ms": PATIENCE_MS, "serve.log_answers": False}
-        made = make_settings(folder / "made", **patient)
-        if tiny:
-            origin = make_release(folder / "made", users=60, items=150, settings=made)
-        else:
-            made = made.with_values(**{"data.dataset": "synthetic", **SMALL})
-            origin = trained_release(made)
+        made, origin = reference_release(folder / "made", tiny=tiny)
         settings = made.with_values(**{"data.store": str(folder / "store")})
         release = altered_copy(origin, Workspace(settings).releases, with_missing_values(origin))
         opened.callback(embedded_redis.stop, Workspace(settings).online)
