@@ -27,7 +27,7 @@ log = logging.getLogger("marquee")
 SERVER_START_S = 90.0
 
 
-def demo(settings: Settings, requests: int = 1000, size: int = 10) -> dict[str, Any]:
+def demo(settings: Settings, requests: int = 300, size: int = 10) -> dict[str, Any]:
     """Runs the whole chain.
 
     Args:
@@ -157,7 +157,7 @@ def recommend(url: str, user: int | str, size: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--requests", type=int, default=1000, help="requests of the parity check")
+    arguments.add_argument("--requests", type=int, default=300, help="requests of the parity check")
     arguments.add_argument("--size", type=int, default=10, help="items in the recommendation that is shown")
 
     def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
