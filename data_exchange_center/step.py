@@ -30,9 +30,16 @@ COMMON_OPTIONS = {
 }
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps a description's lines, and shows a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, False) else action.help
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that every step takes; a step adds its own."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made = argparse.ArgumentParser(description=description, formatter_class=_Formatter)
     made.add_argument("--settings", help="TOML file of settings (default: marquee.toml in the root, when there)")
     made.add_argument(
         "--dataset", help="ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, or a YAML of one's own"
