@@ -78,7 +78,7 @@ test: .venv/.setup-dev lint  ## lint, types and all tests
 lint: .venv/.setup-dev  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
-	@$(PY) -m mypy data_exchange_center offline offline_to_online online benchmarks docker tests
+	@$(PY) -m mypy data_exchange_center offline offline_to_online online benchmarks docker
 
 bench: .venv/.setup-dev  ## every benchmark, one JSON line each
 	@$(PY) benchmarks/run_all.py
