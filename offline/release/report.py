@@ -96,24 +96,31 @@ def recall_figure(recall: Mapping[str, Any]) -> Figure | None:
 
 
 def epochs_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Training and validation over the epochs of the judged fit."""
-    if not epochs:
+    """The judged fit: train loss and the validation metric that picked the epoch, one panel per head."""
+    panels = {"like": ("validation_auc", "validation AUC"), "choose": ("validation_ndcg50", "validation nDCG@50")}
+    judged = {
+        head: [entry for entry in epochs if entry["fit"] == "judged" and entry["head"] == head and metric in entry]
+        for head, (metric, _) in panels.items()
+    }
+    heads = [head for head, entries in judged.items() if entries]
+    if not heads:
         return None
-    figure, chart = axes("Loss and AUC over the epochs", "epoch", "loss")
-    numbers = [entry["epoch"] for entry in epochs]
-    for key, label, colour in (
-        ("train_loss", "train loss", COLOURS[0]),
-        ("validation_loss", "validation loss", COLOURS[1]),
-    ):
-        chart.plot(numbers, [entry.get(key) for entry in epochs], marker="o", label=label, color=colour)
-    right = chart.twinx()
-    right.plot(
-        numbers, [entry.get("validation_auc") for entry in epochs], marker="s", label="validation AUC", color=COLOURS[2]
-    )
-    right.set_ylabel("AUC")
-    right.spines[["top"]].set_visible(False)
-    handles = [*chart.get_lines(), *right.get_lines()]
-    chart.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=9)
+    figure, charts = plt.subplots(1, len(heads), figsize=(5.2 * len(heads), 3.8), squeeze=False, layout="constrained")
+    for chart, head in zip(charts[0], heads, strict=True):
+        metric, label = panels[head]
+        numbers = [entry["epoch"] for entry in judged[head]]
+        losses = [entry["train_loss"] for entry in judged[head]]
+        chart.plot(numbers, losses, marker="o", color=COLOURS[0], label="train loss")
+        if head == "like":
+            later = [entry["validation_loss"] for entry in judged[head]]
+            chart.plot(numbers, later, marker="o", color=COLOURS[1], label="validation loss")
+        right = chart.twinx()
+        right.plot(numbers, [entry[metric] for entry in judged[head]], marker="s", color=COLOURS[2], label=label)
+        chart.set(title=f"Epochs of {head}", xlabel="epoch", ylabel="loss", xticks=numbers)
+        chart.spines["top"].set_visible(False)
+        right.spines["top"].set_visible(False)
+        lines = [*chart.get_lines(), *right.get_lines()]
+        chart.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=8, loc="center right")
     return figure
 
 
