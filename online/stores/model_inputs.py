@@ -73,8 +73,7 @@ def checked_inputs(
     candidates = -1
     for want in declared:
         value = given[want.name]
-        kind = "string" if value.dtype.kind in "OU" else value.dtype.name
-        if kind != want.dtype:
+        if value.dtype != NUMPY[want.dtype] and (value.dtype.kind != "U" or want.dtype != "string"):
             raise StoreError(f"model input {want.name!r}: expected {want.dtype}, got {value.dtype}", field=want.name)
         if value.shape[1:] != want.inner or value.ndim != len(want.inner) + 1:
             leading = "N" if want.per_candidate else "1"
