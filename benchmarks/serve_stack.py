@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.load import Load, prepared, run
+from benchmarks.support.load import Load, prepared, run
 from benchmarks.support.plain_stack import CONFIG, remove, store
 from benchmarks.support.stack import REAL, get_json, machine, marquee_server, stack
 from data_exchange_center import columns as c
@@ -73,13 +73,13 @@ class Measured:
         }
 
 
-def measure(url: str, users: list[Any], into: Measured, seconds: float) -> None:
-    """One turn of a server."""
+def measure(url: str, users: list[Any], into: Measured, seconds: float, *, keep_alive: bool = True) -> None:
+    """One turn of a server; gunicorn's default worker keeps no connection alive."""
     parts = urlsplit(url)
     address = (HOST, parts.port or 80)
     questions = [prepared("/ml/rec", {"userid": user, "size": SIZE}) for user in users]
-    into.alone.append(run(address, questions, 1, 100_000, seconds))
-    into.together.append(run(address, questions, PARALLEL, 100_000, seconds))
+    into.alone.append(run(address, questions, 1, 100_000, seconds, keep_alive=keep_alive))
+    into.together.append(run(address, questions, PARALLEL, 100_000, seconds, keep_alive=keep_alive))
 
 
 def stages(url: str) -> dict[str, tuple[float, float]]:
@@ -108,7 +108,18 @@ def mean_ms(before: dict[str, tuple[float, float]], after: dict[str, tuple[float
 def plain_server(config: dict[str, Any]) -> Iterator[str]:
     """The plain chain under gunicorn with its default worker; yields its URL."""
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", f"{HOST}:{port}", "--log-level", "warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-w",
+        "2",
+        "-b",
+        f"{HOST}:{port}",
+        "--log-level",
+        "warning",
+        "--no-control-socket",
+    ]
     environment = {**os.environ, CONFIG: json.dumps(config)}
     process = subprocess.Popen(
         [*command, "benchmarks.support.plain_stack:create_app()"], cwd=ROOT, env=environment, stdout=sys.stderr.fileno()
@@ -215,7 +226,7 @@ def side_by_side(
         before = stages(our_url)
         for _ in range(turns):
             measure(our_url, users, ours, seconds)
-            measure(peer_url, users, peer, seconds)
+            measure(peer_url, users, peer, seconds, keep_alive=False)
         spent = mean_ms(before, stages(our_url))
         degraded = get_degraded(our_url)
         workers = len(get_json(f"{our_url}/readyz")["workers"])
