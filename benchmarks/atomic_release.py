@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.support.clients import Clients, Reply
 from benchmarks.support.marked_release import make_marked_release, origins
-from benchmarks.support.stack import REAL, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish, rollback
@@ -138,6 +138,7 @@ def atomic_release(flips: int, *, releases: int = 6, clients: int = 8, real: boo
 
 
 def main(argv: list[str] | None = None) -> None:
+    end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--flips", type=int, default=60, help="publishes and rollbacks")

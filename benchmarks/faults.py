@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks.support.clients import Client, Clients, Reply
 from benchmarks.support.slow_link import SlowLinks
-from benchmarks.support.stack import REAL, machine, marquee_server, stack, store_urls
+from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack, store_urls
 from data_exchange_center import columns as c
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
@@ -257,6 +257,7 @@ def warm(url: str, users: list[Any], requests: int = 200) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--light", action="store_true", help="only the servers that are Redis")

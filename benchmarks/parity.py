@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.support.references import offline_score, reference_release
-from benchmarks.support.stack import REAL, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish
@@ -44,6 +44,7 @@ def parity(requests: int, *, tiny: bool = False, real: bool = True) -> dict[str,
 
 
 def main(argv: list[str] | None = None) -> None:
+    end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--requests", type=int, default=1000, help="how many to send")

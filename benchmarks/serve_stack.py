@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.support.load import Load, prepared, run
 from benchmarks.support.plain_stack import CONFIG, remove, store
-from benchmarks.support.stack import REAL, get_json, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, get_json, machine, marquee_server, stack
 from data_exchange_center import columns as c
 from data_exchange_center.errors import StoreError
 from data_exchange_center.release import Release, find_release
@@ -244,6 +244,7 @@ def get_degraded(url: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
+    end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--newest", action="store_true", help="serve the newest release of the settings' store")

@@ -32,7 +32,7 @@ from benchmarks.support.altered_release import (
     with_vocabulary_shifted,
 )
 from benchmarks.support.references import offline_score, reference_release
-from benchmarks.support.stack import machine
+from benchmarks.support.stack import end_on_sigterm, machine
 from data_exchange_center.feature_spec import Feature
 from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
@@ -228,6 +228,7 @@ def verdict(skew: Skew, findings: Findings) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--tiny", action="store_true", help="on a release without training")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -96,6 +98,11 @@ def get_json(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own loopback address
         found: dict[str, Any] = json.loads(answer.read())
         return found
+
+
+def end_on_sigterm() -> None:
+    """Lets a SIGTERM (of `timeout`, of a supervisor) run the cleaning up that ends servers and removes folders."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def machine() -> str:
