@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 OTHER_DECAY = 1e-5  # of everything that is no embedding
-WARM_UP = 50  # steps
+WARM_UP = 50  # steps, and at most a tenth of the longest training
 FLOOR = 0.05  # of the learning rate, at the end
 
 
@@ -30,5 +30,5 @@ def rate_at(step: int, steps: int) -> float:
     Args:
         step: from 0. steps: of the longest training that could be; stopping early keeps the same schedule.
     """
-    warm = min(1.0, (step + 1) / WARM_UP)
+    warm = min(1.0, (step + 1) / max(min(WARM_UP, steps / 10), 1))
     return warm * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))

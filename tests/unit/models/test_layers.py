@@ -21,9 +21,9 @@ from offline.models.layers import (
 def test_fm_pooling_is_the_sum_of_all_pairwise_products() -> None:
     torch.manual_seed(0)
     fields = torch.randn(5, 4, 3)  # [rows, fields, size]
-    expected = sum(fields[:, a] * fields[:, b] for a in range(4) for b in range(a + 1, 4))
+    pairs = [fields[:, a] * fields[:, b] for a in range(4) for b in range(a + 1, 4)]
     made = fm_pooling(fields.sum(1), fields.square().sum(1))
-    assert torch.allclose(made, expected, atol=1e-5)
+    assert torch.allclose(made, torch.stack(pairs).sum(0), atol=1e-5)
 
 
 def test_a_two_sided_layer_is_the_layer_on_the_concatenation() -> None:

@@ -1,0 +1,69 @@
+"""Vocabularies: which tokens they hold, and that they come back from disk unchanged or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from data_exchange_center.errors import DataError, SpecError
+from data_exchange_center.feature_spec import VocabularyPolicy
+from data_exchange_center.vocabulary import FIRST, UNKNOWN, Vocabulary, fit_vocabulary
+
+
+def test_tokens_are_ordered_by_frequency_then_token_and_rare_ones_are_unknown() -> None:
+    values = pa.array(["b", "a", "c", "b", "a", "", None, "d", "d", "d"])
+    vocabulary = fit_vocabulary("word", VocabularyPolicy(min_frequency=2), values)
+    assert vocabulary.tokens == ("d", "a", "b")
+    assert [vocabulary.encode(token) for token in ("d", "a", "b", "c", "")] == [
+        FIRST,
+        FIRST + 1,
+        FIRST + 2,
+        UNKNOWN,
+        UNKNOWN,
+    ]
+    assert vocabulary.size == 5
+
+
+def test_lists_count_each_of_their_elements() -> None:
+    assert fit_vocabulary("words", VocabularyPolicy(), pa.array([["x"], None, ["y", "x"]])).tokens == ("x", "y")
+
+
+def test_integers_stay_integers_on_disk(tmp_path: Path) -> None:
+    vocabulary = fit_vocabulary("id", VocabularyPolicy(), pa.array([5, 2**60, 5]))
+    vocabulary.save(tmp_path)
+    assert Vocabulary.load(tmp_path, "id") == vocabulary
+
+
+def test_a_growing_vocabulary_keeps_known_ids_and_ends_at_its_capacity() -> None:
+    policy = VocabularyPolicy(policy="growing", capacity=3)
+    vocabulary = fit_vocabulary("brand", policy, pa.array(["a", "a", "b"]))
+    grown = vocabulary.extended(["b", "c", "c"])
+    assert grown.tokens == ("a", "b", "c") and grown.size == vocabulary.size == 5
+    with pytest.raises(SpecError, match="full: 3 of 3") as error:
+        grown.extended(["d"])
+    assert error.value.field == "brand"
+
+
+@pytest.mark.parametrize("policy", [{"policy": "fixed"}, {"policy": "hashed"}, {"policy": "growing"}])
+def test_a_policy_without_what_it_needs_names_the_feature(policy: dict[str, str]) -> None:
+    with pytest.raises(SpecError) as error:
+        fit_vocabulary("broken", VocabularyPolicy.model_validate(policy), pa.array(["a"]))
+    assert error.value.field == "broken"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"feature": "f", "capacity": 2, "tokens": ["a", 1]},
+        {"feature": "f", "capacity": 2, "tokens": ["a", "a"]},
+        {"feature": "f", "capacity": 1, "tokens": ["a", "b"]},
+        {"feature": "f", "tokens": ["a"]},
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, content: dict[str, object]) -> None:
+    (tmp_path / "f.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"f\.json"):
+        Vocabulary.load(tmp_path, "f")
