@@ -13,9 +13,9 @@ from data_exchange_center import columns as c
 
 Id = int | str
 
-SIZES = (1, 5, 10, 20, 50, 100)
+SIZES = (1, 5, 10, 20, 50)
 LARGE = 500  # every LARGE_EVERY-th list asks for this many
-LARGE_EVERY = 40
+LARGE_EVERY = 100
 SCORE_EVERY = 5  # every so many requests one asks for the scores of given items
 SCORED = 50
 DAY = 86_400

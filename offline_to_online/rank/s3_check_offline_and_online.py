@@ -12,7 +12,9 @@ import http.client
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +35,8 @@ from online.stores.open import live_release
 log = logging.getLogger("marquee")
 
 TIMEOUT_S = 30.0
+BUDGET_MS = 5000.0  # of a request to a server that is started for the check: it judges values, not speed
+AHEAD = 4  # requests under way while an answer is compared
 ATTEMPTS, PAUSE_S = 4, 0.6  # for an answer that had to do without a part
 Ask = Callable[[ParityRequest], dict[str, Any]]
 
@@ -70,14 +74,30 @@ def compare(settings: Settings, release: Release, ask: Ask, score: Score, reques
     comparison = Comparison(reference, score, settings.recall.candidates, settings.features.clock)
     last = {user: reference.last_timestamp(user) for user in reference.user_ids}
     sent: Iterable[ParityRequest] = parity_requests(reference.user_ids, reference.items, last, requests, settings.seed)
-    for request in tqdm(sent, "parity", requests, unit="request", leave=False):
-        answer = whole_answer(ask, request)
+    answered = fetched_ahead(ask, sent)
+    for request, answer in tqdm(answered, "parity", requests, unit="request", leave=False):
         if answer["release"] != release.id:
             raise ReleaseError(
                 f"the server went from release {release.id} to {answer['release']} during the check; run it again"
             )
         comparison.add(request, answer)
     return comparison.finish()
+
+
+def fetched_ahead(ask: Ask, requests: Iterable[ParityRequest]) -> Iterator[tuple[ParityRequest, dict[str, Any]]]:
+    """Requests with their answers, in order; the server works on the next ones while these are compared."""
+    with ThreadPoolExecutor(1) as sender:
+        waiting: deque[tuple[ParityRequest, Future[dict[str, Any]]]] = deque()
+        try:
+            for request in requests:
+                waiting.append((request, sender.submit(whole_answer, ask, request)))
+                if len(waiting) > AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            sender.shutdown(cancel_futures=True)
 
 
 def whole_answer(ask: Ask, request: ParityRequest) -> dict[str, Any]:
@@ -128,7 +148,8 @@ def server(settings: Settings, url: str) -> Iterator[tuple[str, bool]]:
     live = live_release(settings)
     if live is None:
         raise ReleaseError(f"scene {settings.scene}: nothing is published; run `make publish` first")
-    own = settings.with_values(**{"serve.port": free_port(settings.serve.host, settings.serve.port)})
+    port = free_port(settings.serve.host, settings.serve.port)
+    own = settings.with_values(**{"serve.port": port, "serve.budget_ms": BUDGET_MS})
     address = f"http://{own.serve.host}:{own.serve.port}"
     with running_program("online/main/s1_server.py", [], own):
         wait_until_serving(address, live)

@@ -156,8 +156,8 @@ class UserStore(ABC):
     def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:
         """Keeps answered lists (`user_id`, `release`, `timestamp`, `items`, `scores`; JSON values) by request id.
 
-        Kept for a day, the newest `ANSWERS_KEPT` of a scene at most. Batches cost one synced write: collect answers off the
-        request's path and hand over many at once.
+        Kept for a day, the newest `ANSWERS_KEPT` of a scene at most, and only in the store's memory: unlike events they may be
+        lost when it restarts, and reads never wait for a disk because of them.
         """
 
     @abstractmethod

@@ -34,7 +34,9 @@ return added
 
 LOG_ANSWERS = """
 -- KEYS the ring of answer keys, then one key per answer; ARGV seconds to keep, answers to keep, then one payload per answer
+-- Answers stay out of the append-only file: syncing them with the events would hold up every user's read while the disk works.
 redis.replicate_commands()
+redis.set_repl(redis.REPL_NONE)
 for at = 2, #KEYS do
   if redis.call('EXISTS', KEYS[at]) == 0 then redis.call('RPUSH', KEYS[1], KEYS[at]) end
   redis.call('SET', KEYS[at], ARGV[at + 1], 'EX', ARGV[1])

@@ -7,7 +7,8 @@
     marquee:<scene>:events               stream of events, in the order in which they came
     marquee:<scene>:event-ids            set of the events' ids
     marquee:<scene>:blocked              set of items
-    marquee:<scene>:answer:<request id>  an answered list, a day; marquee:<scene>:answers is the ring that bounds their number
+    marquee:<scene>:answer:<request id>  an answered list, a day, in memory only; marquee:<scene>:answers is the ring that bounds
+                                         their number
 
 Users and items appear as `i<number>` or `s<string>`, so that 1 and "1" stay apart. Events are as durable as the server is told
 to be: `appendonly yes` and `appendfsync always` answer a write only when it is on disk.

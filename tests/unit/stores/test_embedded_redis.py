@@ -82,6 +82,19 @@ def test_an_accepted_event_survives_kill_9(settings: Settings) -> None:
     users.close()
 
 
+def test_answered_lists_wait_for_no_disk(settings: Settings) -> None:
+    users = open_users(settings)
+    users.flip("s", "r1", None)
+    log = Workspace(settings).online / "redis" / "appendonly.aof"
+    before = log.stat().st_size
+    users.log_answers("s", {"one": {"items": [1, 2]}}, T)
+    assert users.answer("s", "one", T) == {"items": [1, 2]}
+    assert log.stat().st_size == before
+    users.append_events("s", [Event("e", 1, 1, "click", None, 1)], T)
+    assert log.stat().st_size > before
+    users.close()
+
+
 def test_a_client_goes_on_after_a_restart(settings: Settings) -> None:
     users = open_users(settings)
     users.flip("s", "r1", None)
