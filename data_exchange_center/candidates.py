@@ -25,7 +25,7 @@ def union(found: Iterable[np.ndarray]) -> np.ndarray:
     """Item rows that any channel found: int32, ascending, each once."""
     parts = [np.asarray(rows, np.int32) for rows in found]
     rows = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int32)
-    return rows[np.diff(rows, prepend=np.int32(-1)) > 0]  # np.unique does the same in six times the time
+    return rows[np.diff(rows, prepend=np.int32(-1)) > 0]  # what np.unique does, in less than half its time
 
 
 def merged_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
