@@ -87,7 +87,7 @@ class RankSettings(Section):
     learning_rate: float = Field(2e-3, gt=0)
     embedding_weight_decay: float = Field(1e-3, ge=0)
     towers: int = Field(1, ge=1, le=8, description="networks whose logits are averaged")
-    threads: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1, description="of training; more pay on idle cores only")
 
 
 class StoreSettings(Section):

@@ -93,55 +93,69 @@ def new_ranker(encoder: FittedEncoder, data: FitData, seed: int) -> Ranker:
     return ranker
 
 
-def find_plan(settings: Settings, encoder: FittedEncoder, data: FitData) -> tuple[Plan, dict[str, list[Epoch]]]:
+def find_plan(
+    settings: Settings, encoder: FittedEncoder, data: FitData
+) -> tuple[Plan, dict[str, list[Epoch]], dict[str, Tensor]]:
     """Learns on a part of train, watches the rest, and decides epochs and calibration.
 
     `like` is watched on the last part of each user's train rows, `choose` on the lists of some users.
 
     Returns:
-        The plan, and the curves of both heads.
+        The plan, the curves of both heads, and the first member as `like` left it after all rows of the fit, from which
+        `train_fit` can go on.
     """
+    seed = _seed(settings, 0)
     member = new_ranker(encoder, data, settings.seed).member(0)
-    seed_everything(settings.seed, settings.rank.threads)
     curves: dict[str, list[Epoch]] = {"like": [], "choose": []}
     calibration: dict[Head, tuple[float, float]] = {head: (1.0, 0.0) for head in HEADS}
     like_epochs, choose_epochs = 0, 0
     if data.config.has_like:
+        seed_everything(seed, settings.rank.threads)
         curves["like"], calibration["like"] = _watch_like(settings, member, data.rows)
         like_epochs = best_epoch(curves["like"])
         member = new_ranker(encoder, data, settings.seed).member(0)
-        fit_like(member, data.rows, data.rows.rows(FIT, VALIDATE), settings.rank, settings.seed, like_epochs)
+        seed_everything(seed, settings.rank.threads)
+        fit_like(member, data.rows, data.rows.rows(FIT, VALIDATE), settings.rank, seed, like_epochs)
+    learned = {name: tensor.clone() for name, tensor in member.state_dict().items()}
     if data.lists and len(data.lists[0]):
+        seed_everything(seed, settings.rank.threads)
         curves["choose"], calibration["choose"] = _watch_choose(settings, member, data.lists)
         choose_epochs = best_epoch(curves["choose"])
-    return Plan(like_epochs, choose_epochs, calibration), curves
+    return Plan(like_epochs, choose_epochs, calibration), curves, learned
 
 
 def train_fit(
-    settings: Settings, encoder: FittedEncoder, data: FitData, plan: Plan
+    settings: Settings, encoder: FittedEncoder, data: FitData, plan: Plan, learned: dict[str, Tensor] | None = None
 ) -> tuple[Ranker, dict[str, list[Epoch]]]:
     """Trains every member on all rows and lists of the fit, as long as the plan says.
+
+    Args:
+        learned: the first member after `like`, when `find_plan` made it from the same data; saves learning it again.
 
     Returns:
         The calibrated network and the first member's curves.
     """
     ranker = new_ranker(encoder, data, settings.seed)
     curves: dict[str, list[Epoch]] = {}
-    places = data.rows.rows(FIT, VALIDATE)
     for number in range(data.config.members):
-        seed = settings.seed * 1000 + number
+        seed, member, like = _seed(settings, number), ranker.member(number), list[Epoch]()
         seed_everything(seed, settings.rank.threads)
-        member = ranker.member(number)
-        like = fit_like(member, data.rows, places, settings.rank, seed, plan.like_epochs) if plan.like_epochs else []
-        choose = (
-            fit_choose(member, data.lists, _places(data.lists), settings.rank, seed, plan.choose_epochs)
-            if plan.choose_epochs
-            else []
-        )
+        if learned is not None and number == 0:
+            member.load_state_dict(learned)
+        elif plan.like_epochs:
+            like = fit_like(member, data.rows, data.rows.rows(FIT, VALIDATE), settings.rank, seed, plan.like_epochs)
+        choose = list[Epoch]()
+        if plan.choose_epochs:
+            seed_everything(seed, settings.rank.threads)
+            choose = fit_choose(member, data.lists, _places(data.lists), settings.rank, seed, plan.choose_epochs)
         curves = curves or {"like": like, "choose": choose}
     for head, (slope, offset) in plan.calibration.items():
         ranker.calibration[HEADS.index(head)] = torch.tensor([slope, offset])
     return ranker.eval(), curves
+
+
+def _seed(settings: Settings, member: int) -> int:
+    return settings.seed * 1000 + member
 
 
 def _watch_like(settings: Settings, member: Member, rows: LikeRows) -> tuple[list[Epoch], tuple[float, float]]:

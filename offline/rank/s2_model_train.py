@@ -40,7 +40,7 @@ def train_model(settings: Settings) -> dict[str, Any]:
     started = time.perf_counter()
     encoder = FittedEncoder.load(judged.folder(settings), spec)
     data = load_fit(settings, judged, encoder, settings.rank.preset)
-    plan, watched = find_plan(settings, encoder, data)
+    plan, watched, learned = find_plan(settings, encoder, data)
     seconds["plan"] = _lap(started)
     log.info("  like learns %d epochs, choose %d", plan.like_epochs, plan.choose_epochs)
     curves = {"judged": watched}
@@ -50,7 +50,7 @@ def train_model(settings: Settings) -> dict[str, Any]:
         if fit is released:
             encoder = FittedEncoder.load(fit.folder(settings), spec)
             data = load_fit(settings, fit, encoder, settings.rank.preset)
-        ranker, trained = train_fit(settings, encoder, data, plan)
+        ranker, trained = train_fit(settings, encoder, data, plan, learned if fit is judged else None)
         ranker.save(fit.folder(settings))
         if fit is released:
             curves["released"] = trained

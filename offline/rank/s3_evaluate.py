@@ -183,8 +183,8 @@ def _compare(settings: Settings) -> list[dict[str, Any]]:
     compared = []
     for preset in tqdm(architecture(settings.rank.model).presets, desc="presets"):
         data: FitData = load_fit(settings, judged, encoder, preset)
-        plan, _ = find_plan(settings, encoder, data)
-        ranker, _ = train_fit(settings, encoder, data, plan)
+        plan, _, learned = find_plan(settings, encoder, data)
+        ranker, _ = train_fit(settings, encoder, data, plan, learned)
         compared.append({"preset": preset, "epochs": plan.like_epochs, **rank_metrics(*judge(ranker, data.rows))})
     return compared
 

@@ -85,8 +85,8 @@ def data() -> FitData:
 
 def test_both_heads_learn_what_decides(data: FitData) -> None:
     encoder = tiny_encoder()
-    plan, curves = find_plan(SETTINGS, encoder, data)
-    ranker, _ = train_fit(SETTINGS, encoder, data, plan)
+    plan, curves, learned = find_plan(SETTINGS, encoder, data)
+    ranker, _ = train_fit(SETTINGS, encoder, data, plan, learned)
     metrics = rank_metrics(*judge(ranker, data.rows))
     assert metrics["auc"] > 0.85 and metrics["rows"] == ROWS // 5
     assert plan.like_epochs == best_epoch(curves["like"])
@@ -98,8 +98,8 @@ def test_both_heads_learn_what_decides(data: FitData) -> None:
 
 def test_the_same_seed_gives_the_same_network(data: FitData) -> None:
     encoder = tiny_encoder()
-    plan, _ = find_plan(SETTINGS, encoder, data)
-    first, second = (train_fit(SETTINGS, encoder, data, plan)[0].state_dict() for _ in range(2))
+    plan, _, learned = find_plan(SETTINGS, encoder, data)
+    first, second = (train_fit(SETTINGS, encoder, data, plan, one)[0].state_dict() for one in (None, learned))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = train_fit(SETTINGS.with_values(seed=1), encoder, data, plan)[0].state_dict()
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -119,7 +119,7 @@ def test_test_rows_decide_nothing(data: FitData) -> None:
 def test_a_log_of_positives_only_leaves_like_to_choose(data: FitData) -> None:
     encoder = tiny_encoder()
     alone = replace(data, config=replace(data.config, has_like=False))
-    plan, curves = find_plan(SETTINGS, encoder, alone)
+    plan, curves, _ = find_plan(SETTINGS, encoder, alone)
     assert plan.like_epochs == 0 and curves["like"] == [] and plan.choose_epochs > 0
 
 
