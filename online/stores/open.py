@@ -41,6 +41,7 @@ ADAPTERS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
+PORTS = ("user_store", "item_index", "feature_store", "scorer")  # in the order of Stores
 POINTER_TIMEOUT_S = 2.0
 
 
@@ -53,7 +54,16 @@ def open_stores(settings: Settings) -> Stores:
         SettingsError: a URL's scheme is unknown.
         StoreUnavailable: the embedded Redis does not start.
     """
-    return Stores(open_users(settings), open_items(settings), open_features(settings), open_scorer(settings))
+    openers = [_opener(settings, setting) for setting in PORTS]  # every URL is checked before anything is started
+    opened: list[Any] = []
+    try:
+        for opener in openers:
+            opened.append(opener())
+    except BaseException:
+        for store in opened:
+            store.close()
+        raise
+    return Stores(*opened)
 
 
 def open_users(settings: Settings) -> UserStore:

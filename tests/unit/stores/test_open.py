@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_exchange_center.errors import SettingsError
+from data_exchange_center.errors import SettingsError, StoreUnavailable
 from online.stores.open import open_features, open_items, open_scorer, open_stores, open_users
 from tests.factories import make_settings
 
@@ -45,3 +45,24 @@ def test_heavy_libraries_are_imported_only_when_their_adapter_is_opened(module: 
 def test_opening_feast_does_not_bring_torch_along() -> None:
     code = "import sys, online.stores.feast_embedded; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_is_started_when_one_url_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError):
+        open_stores(make_settings(tmp_path, **{"stores.scorer": "carrier-pigeon://coop"}))
+    assert not (tmp_path / "store" / "online").exists()
+
+
+def test_what_was_opened_is_closed_when_a_later_store_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    def fail(settings: object, url: str) -> None:
+        raise StoreUnavailable("no features today")
+
+    monkeypatch.setattr("online.stores.embedded_items.EmbeddedItems.close", lambda self: closed.append("items"))
+    monkeypatch.setattr("online.stores.feast_embedded.open_features", fail)
+    with pytest.raises(StoreUnavailable, match="no features"):
+        open_stores(make_settings(tmp_path, **{"stores.user_store": "redis://127.0.0.1:1/0"}))
+    assert closed == ["items"]
