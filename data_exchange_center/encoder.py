@@ -180,7 +180,9 @@ def _ids(graph: _Graph, feature: Feature, kind: str, vocabulary: Vocabulary, pol
             ids = graph.add("Add", graph.add("Mod", feature.name, buckets), graph.integer(FIRST))
         else:
             negative = graph.add("Less", feature.name, graph.integer(0))
-            outside = graph.add("Or", negative, graph.add("GreaterOrEqual", feature.name, graph.integer(vocabulary.size)))
+            outside = graph.add(
+                "Or", negative, graph.add("GreaterOrEqual", feature.name, graph.integer(vocabulary.size))
+            )
             ids = graph.add("Where", outside, graph.integer(UNKNOWN), feature.name)
         return _padded(graph, feature.name, ids, int(feature.missing)) if feature.is_list else ids
     wanted = int if kind == "int64" else str

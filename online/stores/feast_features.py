@@ -95,7 +95,9 @@ class FeastFeatures(FeatureStore):
         self._registry = threading.Lock()
         self._users: OpenReleases[OpenView] = OpenReleases(lambda release: self._opened("user", release))
         self._items: OpenReleases[HeldSnapshot] = OpenReleases(self._held)
-        self._missing: dict[str, float] = {}  # releases whose snapshot could not be loaded, and when that was tried last
+        self._missing: dict[
+            str, float
+        ] = {}  # releases whose snapshot could not be loaded, and when that was tried last
         self._retrying = threading.Lock()
 
     def user(self, release: str, user_id: Id, timeout: float) -> FeatureRows:
