@@ -60,7 +60,7 @@ class Layout:
 
 
 def layout_of(widths: Sequence[tuple[str, int]]) -> Layout:
-    """Places counters one after another, beginning a new word when one does not fit.
+    """Places each counter into the first word that has room for it, so the first counters share the first word.
 
     Args:
         widths: (counter, bits of its largest sum).
@@ -69,12 +69,13 @@ def layout_of(widths: Sequence[tuple[str, int]]) -> Layout:
         ValueError: a counter wider than a word.
     """
     places: dict[str, tuple[int, int, int]] = {}
-    word = used = 0
+    used: list[int] = []
     for name, bits in widths:
         if bits > WORD_BITS:
             raise ValueError(f"counter {name!r} needs {bits} bits, a word has {WORD_BITS}")
-        if used + bits > WORD_BITS:
-            word, used = word + 1, 0
-        places[name] = (word, used, bits)
-        used += bits
+        word = next((word for word, taken in enumerate(used) if taken + bits <= WORD_BITS), len(used))
+        if word == len(used):
+            used.append(0)
+        places[name] = (word, used[word], bits)
+        used[word] += bits
     return Layout(places)

@@ -108,7 +108,7 @@ def user_features(
     states = user_states(judged, items, axes, plan).rename(state_user=c.USER_ID, state_timestamp=c.TIMESTAMP)
     found = as_of(judged, probes, c.USER_ID)
     if {"user_global_rate", "user_global_value"} & set(wanted):
-        found = _with_log_totals(found, judged)
+        found = _with_log_totals(found, probes, judged)
     found = found.left_join(states, [(c.USER_ID, "state_user"), ("last", "state_timestamp")])
     histories = [name for name in HISTORY_FIELDS if name in wanted]
     if histories:
@@ -151,7 +151,7 @@ def item_features(
     counted = {"n": ibis.literal(1, "int64"), "label": judged.label}
     words = {f"word{word}": layout.pack(word, counted) for word in layout.words_of(counted)}
     found = as_of(judged, probes, c.ITEM_ID, days=days, measures=words)
-    found = _with_log_totals(found, judged)
+    found = _with_log_totals(found, probes, judged)
     found = found.left_join(states, [(c.ITEM_ID, "state_item"), ("last", "state_timestamp")])
     found = _zero_where_unknown(found, states)
     arrays = [name for name in ("item_terms", "item_decade") if name in wanted]
@@ -278,9 +278,9 @@ def _zero_where_unknown(found: ir.Table, states: ir.Table) -> ir.Table:
     return found.mutate(**{name: found[name].fill_null(0) for name in totals})
 
 
-def _with_log_totals(found: ir.Table, judged: ir.Table) -> ir.Table:
-    """Adds the log's totals before the hour of each row."""
-    totals = log_before_hour(judged, found).rename(log_hour=c.TIMESTAMP)
+def _with_log_totals(found: ir.Table, probes: ir.Table, judged: ir.Table) -> ir.Table:
+    """Adds the log's totals before the hour of each probe."""
+    totals = log_before_hour(judged, probes).rename(log_hour=c.TIMESTAMP)
     placed = found.mutate(probe_hour=hour(found[c.TIMESTAMP]))
     return placed.left_join(totals, [("probe_hour", "log_hour")])
 

@@ -20,9 +20,9 @@ from data_exchange_center import columns as c
 SECONDS_PER_DAY = 86_400
 
 
-def through_now(key: str) -> LegacyWindowBuilder:
+def through_now(key: str, order: str = c.TIMESTAMP) -> LegacyWindowBuilder:
     """The window from a timeline's beginning through the current group."""
-    return ibis.window(group_by=key, order_by=c.TIMESTAMP, preceding=None, following=0)
+    return ibis.window(group_by=key, order_by=order, preceding=None, following=0)
 
 
 def before_now(key: str | None) -> LegacyWindowBuilder:

@@ -133,8 +133,10 @@ def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -
     )
     columns = {"first_timestamp": states.first_timestamp, **{name: states[f"all_{name}"] for name in measures}}
     if plan.sessions:
-        columns["session_start"] = states.opened.max().over(running)
-        columns |= {f"opened_{name}": states[f"before_{name}"].max().over(running) for name in main}
+        # `seen` orders as the timestamp does; windows of one order are computed in one pass
+        so_far = through_now(c.USER_ID, "seen")
+        columns["session_start"] = states.opened.max().over(so_far)
+        columns |= {f"opened_{name}": states[f"before_{name}"].max().over(so_far) for name in main}
     for events in plan.last:
         window = last_events(c.USER_ID, "seen", events)
         for name in (*main, *plan.signed):

@@ -31,10 +31,11 @@ def test_counters_read_back_their_own_sums(widths: list[int], data: st.DataObjec
     assert read.to_pylist() == [{name: sum(column) for name, column in values.items()}]
 
 
-def test_counters_share_words_and_never_straddle_two() -> None:
-    layout = layout_of([("a", 40), ("b", 23), ("c", 1), ("d", 62), ("e", 1)])
+def test_counters_fill_the_first_word_with_room_and_never_straddle_two() -> None:
+    layout = layout_of([("a", 40), ("b", 23), ("c", 1), ("d", 62), ("e", 21)])
     assert [layout.places[name][0] for name in "abcde"] == [0, 0, 1, 1, 2]
     assert layout.words == 3
+    assert [layout_of([("a", 40), ("b", 30), ("c", 23)]).places[name][0] for name in "abc"] == [0, 1, 0]
 
 
 def test_a_counter_wider_than_a_word_is_refused() -> None:
