@@ -135,6 +135,7 @@ def run(
                     connection.sent = began
                     sent += 1
                 else:
+                    selector.unregister(connection.socket)
                     waiting -= 1
         seconds = time.perf_counter() - started
     finally:
