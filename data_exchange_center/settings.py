@@ -83,9 +83,9 @@ class RankSettings(Section):
     model: str = Field("deepfm", description="name in offline/models/registry.py")
     preset: str = Field("default", description="a named variant of that model")
     epochs: int = Field(12, ge=1, description="upper limit; the validation slice picks the epoch")
-    batch_size: int = Field(2048, ge=1)
+    batch_size: int = Field(1024, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
-    embedding_weight_decay: float = Field(1e-3, ge=0)
+    embedding_weight_decay: float = Field(4e-3, ge=0)
     towers: int = Field(1, ge=1, le=8, description="networks whose logits are averaged")
     threads: int = Field(1, ge=1, description="of training; more pay on idle cores only")
 
