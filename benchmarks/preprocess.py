@@ -27,8 +27,15 @@ from benchmarks.support.vectorised_pandas import vectorised_features
 from offline.datasets.synthetic import generate
 from offline.preprocess.axes import axes_of
 from offline.preprocess.engine import connect, register
-from offline.preprocess.expressions import ITEM_FEATURES, USER_FEATURES, item_features, user_features
-from offline.preprocess.judged_events import judged_events
+from offline.preprocess.expressions import (
+    ITEM_FEATURES,
+    USER_FEATURES,
+    item_features,
+    item_timeline,
+    judged_events,
+    user_features,
+    user_timeline,
+)
 
 log = logging.getLogger("marquee.benchmark")
 Made = TypeVar("Made")
@@ -57,27 +64,22 @@ def ours(interactions: pa.Table, items: pa.Table) -> pa.Table:
     busiest = {
         key: judged.group_by(key).aggregate(n=judged.count()).n.max().execute() for key in ("user_id", "item_id")
     }
-    of_users = user_features(
+    users = user_timeline(
         judged,
         catalog,
-        events,
         axes=axes,
         history_length=HISTORY,
         busiest=busiest["user_id"],
         wanted=[name for name in FEATURES if name in USER_FEATURES],
     )
-    of_items = item_features(
+    of_items = item_timeline(
         judged,
         catalog,
-        events,
         axes=axes,
         busiest=busiest["item_id"],
         wanted=[name for name in FEATURES if name in ITEM_FEATURES],
     )
-    of_users = of_users.rename(probe_user="user_id", user_time="timestamp")
-    of_items = of_items.rename(probe_item="item_id", item_time="timestamp")
-    rows = events.left_join(of_users, [("user_id", "probe_user"), ("timestamp", "user_time")])
-    rows = rows.left_join(of_items, [("item_id", "probe_item"), ("timestamp", "item_time")])
+    rows = item_features(of_items, events, onto=user_features(users, events, onto=events))
     return engine.to_pyarrow(rows.select("position", *FEATURES))
 
 

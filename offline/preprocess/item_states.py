@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 from data_exchange_center import columns as c
 from offline.preprocess.counters import Layout, layout_of
 from offline.preprocess.judged_events import RATE_BITS
-from offline.preprocess.timelines import last_events, through_now
+from offline.preprocess.timelines import first_group, last_events, sum_of_last, through_now
 
 LAST_EVENTS = 20
 
@@ -31,9 +31,9 @@ def item_states(judged: ir.Table, layout: Layout) -> ir.Table:
         layout: of the packed counters.
 
     Returns:
-        One row per (item_id, timestamp) of the log, its events included: first_timestamp; word<w>, value, value_residual
-        (totals so far, the latter two in units); last_word<w>, last_value (sums over the groups that hold the last 20
-        events), oldest_word<w>, oldest_value (the same of the first of these groups).
+        One row per (item_id, timestamp) of the log, its events included: first_timestamp; word<w> (packed totals so far), value,
+        value_residual (totals so far, in units); last_positives, last_values (float64, over the last 20 events, the latter in
+        units).
     """
     counted = {"n": ibis.literal(1, "int64"), "label": judged.label, "rate": judged.user_rate}
     words = [f"word{word}" for word in range(layout.words)]
@@ -52,12 +52,24 @@ def item_states(judged: ir.Table, layout: Layout) -> ir.Table:
         **{f"all_{name}": groups[name].sum().over(running) for name in measures},
     )
     states = states.mutate(seen=layout.read({w: states[f"all_word{w}"] for w in range(layout.words)}, "n"))
-    window = last_events(c.ITEM_ID, "seen", LAST_EVENTS)
+    oldest = first_group(states, [*words, "value"]).over(last_events(c.ITEM_ID, "seen", LAST_EVENTS))
+    states = states.mutate(oldest=oldest)
+
+    def counter(name: str, form: str, of: ir.Table | ir.StructValue = states) -> ir.IntegerValue:
+        return layout.read({w: of[form.format(word)] for w, word in enumerate(words)}, name)
+
+    def since(name: str) -> ir.IntegerValue:
+        return counter(name, "all_{}") - counter(name, "before_{}", states.oldest)
+
+    own = counter("n", "own_{}", states.oldest)
+    values = states.all_value - states.oldest["before_value"]
     return states.select(
         c.ITEM_ID,
         c.TIMESTAMP,
         "first_timestamp",
         **{name: states[f"all_{name}"] for name in measures},
-        **{f"last_{name}": states[name].sum().over(window) for name in (*words, "value")},
-        **{f"oldest_{name}": states[name].first().over(window) for name in (*words, "value")},
+        last_positives=sum_of_last(
+            LAST_EVENTS, since("label"), since("n"), counter("label", "own_{}", states.oldest), own
+        ),
+        last_values=sum_of_last(LAST_EVENTS, values, since("n"), states.oldest["own_value"], own),
     )

@@ -28,11 +28,18 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.tables import FEATURE_ROWS, ITEM_FEATURES, SPLIT_INTERACTIONS, USER_FEATURES, Table
 from data_exchange_center.workspace import CUTS, Workspace, atomic_path, read_table, write_json
-from offline.preprocess import expressions
 from offline.preprocess.axes import Axes, axes_of
 from offline.preprocess.engine import connect, register, write_parquet
+from offline.preprocess.expressions import ITEM_FEATURES as KNOWN_OF_ITEMS
+from offline.preprocess.expressions import USER_FEATURES as KNOWN_OF_USERS
+from offline.preprocess.expressions import (
+    item_features,
+    item_timeline,
+    judged_events,
+    user_features,
+    user_timeline,
+)
 from offline.preprocess.feature_columns import EntityColumns, entity_columns, term_length, typed
-from offline.preprocess.judged_events import judged_events
 
 log = logging.getLogger("marquee")
 
@@ -117,8 +124,8 @@ def _read(settings: Settings, workspace: Workspace, spec: FeatureSpec) -> Inputs
         register(engine, "interactions", events),
         register(engine, "users", users),
         register(engine, "items", items),
-        entity_columns(c.USER_ID, spec.user_features, expressions.USER_FEATURES, users.column_names),
-        entity_columns(c.ITEM_ID, spec.item_features, expressions.ITEM_FEATURES, items.column_names),
+        entity_columns(c.USER_ID, spec.user_features, KNOWN_OF_USERS, users.column_names),
+        entity_columns(c.ITEM_ID, spec.item_features, KNOWN_OF_ITEMS, items.column_names),
         axes_of(items, term_length(spec)),
         settings.features.history_length,
         *(_most_events(events, key) for key in (c.USER_ID, c.ITEM_ID)),
@@ -131,43 +138,40 @@ def _most_events(events: pa.Table, key: str) -> int:
 
 
 def _tables(inputs: Inputs, cut: str, known: ir.Table, *, with_rows: bool) -> Iterator[tuple[str, Table, ir.Table]]:
-    """Yields (file, contract, expression) of a cut's tables; rows and snapshot are answered by one evaluation."""
+    """Yields (file, contract, expression) of a cut's tables."""
     judged = inputs.engine.create_table(f"judged_{cut}", judged_events(known))
     if not judged.count().execute():
         raise DataError(f"no event is known at cut {cut!r}; the log is too small for this split")
-    user_probes = judged.group_by(c.USER_ID).aggregate(**{c.TIMESTAMP: judged[c.TIMESTAMP].max() + 1})
-    end = judged[c.TIMESTAMP].max().execute() + 1
-    item_probes = inputs.items.select(c.ITEM_ID, **{c.TIMESTAMP: ibis.literal(end, "int64")})
-    probes = [user_probes, item_probes]
-    if with_rows:
-        probes = [
-            ibis.union(snapshot, known.select(key, c.TIMESTAMP))
-            for snapshot, key in ((user_probes, c.USER_ID), (item_probes, c.ITEM_ID))
-        ]
-    of_users = expressions.user_features(
+    users = user_timeline(
         judged,
         inputs.items,
-        probes[0],
         axes=inputs.axes,
         history_length=inputs.history_length,
         busiest=inputs.busiest_user,
         wanted=inputs.user_columns.computed,
     )
-    of_items = expressions.item_features(
-        judged,
-        inputs.items,
-        probes[1],
-        axes=inputs.axes,
-        busiest=inputs.busiest_item,
-        wanted=inputs.item_columns.computed,
+    items = item_timeline(
+        judged, inputs.items, axes=inputs.axes, busiest=inputs.busiest_item, wanted=inputs.item_columns.computed
+    )
+    if with_rows:  # snapshot and rows ask the same timelines
+        users, items = users.stored(inputs.engine.create_table), items.stored(inputs.engine.create_table)
+    probes = judged.group_by(c.USER_ID).aggregate(**{c.TIMESTAMP: judged[c.TIMESTAMP].max() + 1})
+    yield (
+        f"{cut}/users.parquet",
+        USER_FEATURES,
+        _snapshot(user_features(users, probes), inputs.users, inputs.user_columns),
+    )
+    end = judged[c.TIMESTAMP].max().execute() + 1
+    probes = inputs.items.select(c.ITEM_ID, **{c.TIMESTAMP: ibis.literal(end, "int64")})
+    yield (
+        f"{cut}/items.parquet",
+        ITEM_FEATURES,
+        _snapshot(item_features(items, probes), inputs.items, inputs.item_columns),
     )
     if with_rows:
-        of_users = inputs.engine.create_table(f"users_{cut}", of_users)
-        of_items = inputs.engine.create_table(f"items_{cut}", of_items)
-    yield f"{cut}/users.parquet", USER_FEATURES, _snapshot(of_users, user_probes, inputs.users, inputs.user_columns)
-    yield f"{cut}/items.parquet", ITEM_FEATURES, _snapshot(of_items, item_probes, inputs.items, inputs.item_columns)
-    if with_rows:
-        yield "rows.parquet", FEATURE_ROWS, _rows(inputs, known, of_users, of_items)
+        rows = known.select(list(FEATURE_ROWS.required))
+        rows = item_features(items, known, onto=user_features(users, known, onto=rows))
+        yield "rows.parquet", FEATURE_ROWS, _rows(inputs, rows)
 
 
 def _with_attributes(table: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
@@ -175,24 +179,18 @@ def _with_attributes(table: ir.Table, attributes: ir.Table, columns: EntityColum
     return table.left_join(own, [(columns.key, "attribute_key")]).drop("attribute_key")
 
 
-def _snapshot(answers: ir.Table, probes: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
+def _snapshot(answers: ir.Table, attributes: ir.Table, columns: EntityColumns) -> ir.Table:
     """One row per entity, ordered by its id."""
-    asked = answers.semi_join(probes, [columns.key, c.TIMESTAMP])
-    found = _with_attributes(asked, attributes, columns)
+    found = _with_attributes(answers, attributes, columns)
     return found.order_by(columns.key).select(columns.key, c.TIMESTAMP, **typed(found, columns))
 
 
-def _rows(inputs: Inputs, known: ir.Table, of_users: ir.Table, of_items: ir.Table) -> ir.Table:
+def _rows(inputs: Inputs, answers: ir.Table) -> ir.Table:
     """One row per known interaction, in their order."""
-    of_users = of_users.rename(probe_user=c.USER_ID, user_time=c.TIMESTAMP)
-    of_items = of_items.rename(probe_item=c.ITEM_ID, item_time=c.TIMESTAMP)
-    rows = known.select(list(FEATURE_ROWS.required))
-    rows = rows.left_join(of_users, [(c.USER_ID, "probe_user"), (c.TIMESTAMP, "user_time")])
-    rows = rows.left_join(of_items, [(c.ITEM_ID, "probe_item"), (c.TIMESTAMP, "item_time")])
-    rows = _with_attributes(rows, inputs.users, inputs.user_columns)
-    rows = _with_attributes(rows, inputs.items, inputs.item_columns)
-    return rows.order_by(c.ROW_ID).select(
-        *FEATURE_ROWS.required, **typed(rows, inputs.user_columns), **typed(rows, inputs.item_columns)
+    found = _with_attributes(answers, inputs.users, inputs.user_columns)
+    found = _with_attributes(found, inputs.items, inputs.item_columns)
+    return found.order_by(c.ROW_ID).select(
+        *FEATURE_ROWS.required, **typed(found, inputs.user_columns), **typed(found, inputs.item_columns)
     )
 
 

@@ -51,6 +51,23 @@ def last_events(key: str, seen: str, events: int) -> LegacyWindowBuilder:
     return ibis.range_window(group_by=key, order_by=seen, preceding=events - 1, following=0)
 
 
+def first_group(timeline: ir.Table, measures: Sequence[str]) -> ir.StructValue:
+    """The first group of a window, to be used with `.over(window)`.
+
+    A sum over a window is the total now minus the total before the window's first group, so one look at that group serves every
+    measure.
+
+    Args:
+        timeline: columns <measure> (of the group) and all_<measure> (so far, the group included).
+
+    Returns:
+        A struct: own_<measure> of the first group, before_<measure> the total before it.
+    """
+    fields = {f"own_{name}": timeline[name] for name in measures}
+    fields |= {f"before_{name}": timeline[f"all_{name}"] - timeline[name] for name in measures}
+    return ibis.struct(fields).first()
+
+
 def sum_of_last(
     events: int, total: ir.NumericValue, size: ir.NumericValue, oldest: ir.NumericValue, oldest_size: ir.NumericValue
 ) -> ir.FloatingValue:
@@ -61,11 +78,11 @@ def sum_of_last(
 
     Args:
         events: how many.
-        total, size: the measure and the number of events, summed over `last_events`.
-        oldest, oldest_size: the same of the first group of this window.
+        total, size: the measure and the number of events, summed over the groups of `last_events`.
+        oldest, oldest_size: the same of the first of these groups.
     """
     surplus = ibis.greatest(size - events, 0)
-    return total - surplus * oldest / ibis.greatest(oldest_size, 1).cast("float64")
+    return total - surplus * oldest / oldest_size.cast("float64")
 
 
 def as_of(

@@ -15,14 +15,17 @@ import ibis.expr.types as ir
 from data_exchange_center import columns as c
 from offline.preprocess.axes import DECADES, FIRST_DECADE, Axes
 from offline.preprocess.counters import Layout, layout_of
-from offline.preprocess.judged_events import POPULARITY_BITS, RATE_BITS
-from offline.preprocess.timelines import last_days, last_events, through_now
+from offline.preprocess.judged_events import POPULARITY_BITS, RATE_BITS, UNIT
+from offline.preprocess.timelines import first_group, last_days, last_events, sum_of_last, through_now
 
 SESSION_GAP = 1800  # seconds without an event that end a session
 RECENT_DAYS = (1, 7, 30)
 LAST_EVENTS = (5, 10, 20)
 ARRAY_KINDS = ("events", "positives", "residual")
-SIGNED = {"user_value": "value", "user_value_square": "square", "user_value_residual": "value_residual"}
+# measures that may be negative -> the features user_<name>_sum
+SIGNED = {"value": "value", "square": "value_square", "value_residual": "value_residual"}
+# measures -> the features user_<name>_last<k>
+OF_LAST = {"label": "positives", "value": "values", "residual": "residual", "value_residual": "value_residual"}
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,16 @@ class UserPlan:
         layout: of the packed counters. `n`, `label`, `rate`, `popularity`, `popularity_label`: events, positives, sum of item
             rates, of popularities, of positives' popularities; `<axis><place>_<n|label|rate>`: the same per term and decade.
         signed: measures with a column of their own.
-        last: numbers of last events to sum over.
-        days: lengths of time windows to sum over.
+        last: (number of last events, measures to sum over them).
+        days: lengths of time windows to sum events and positives over.
         sessions: whether session features are wanted.
     """
 
     layout: Layout
     signed: tuple[str, ...]
-    last: tuple[int, ...]
+    last: tuple[tuple[int, tuple[str, ...]], ...]
     days: tuple[int, ...]
     sessions: bool
-
-    @property
-    def main(self) -> list[int]:
-        """Words with the counters that windows sum: events, positives and, when counted, item rates."""
-        return self.layout.words_of(name for name in ("n", "label", "rate") if name in self.layout.places)
 
 
 def plan_of(wanted: Collection[str], axes: Axes, busiest: int) -> UserPlan:
@@ -73,19 +71,18 @@ def plan_of(wanted: Collection[str], axes: Axes, busiest: int) -> UserPlan:
         ):
             if kinds & of_axis:
                 widths += [(f"{axis}{place}_{measure}", bits + extra) for place in range(length)]
+    last = tuple(
+        (k, tuple(measure for measure, name in OF_LAST.items() if f"user_{name}_last{k}" in wanted))
+        for k in LAST_EVENTS
+    )
+    summed = {measure for _, measures in last for measure in measures}
     return UserPlan(
         layout_of(widths),
-        tuple(m for name, m in SIGNED.items() if any(_is_about(want, name) for want in wanted)),
-        tuple(k for k in LAST_EVENTS if any(want.endswith(f"_last{k}") for want in wanted)),
-        tuple(d for d in RECENT_DAYS if any(want.endswith(f"_{d}d") for want in wanted)),
-        any(want.startswith("user_session_") for want in wanted),
+        tuple(measure for measure, name in SIGNED.items() if f"user_{name}_sum" in wanted or measure in summed),
+        tuple((k, measures) for k, measures in last if measures),
+        tuple(d for d in RECENT_DAYS if {f"user_events_{d}d", f"user_positives_{d}d"} & set(wanted)),
+        any(name.startswith("user_session_") for name in wanted),
     )
-
-
-def _is_about(feature: str, measure: str) -> bool:
-    """`user_value_sum` and `user_values_last5` are about user_value, and not about user_value_square or _residual."""
-    plural = measure.replace("user_value", "user_values") if measure == "user_value" else measure
-    return feature == f"{measure}_sum" or feature.startswith((f"{plural}_last",))
 
 
 def axis_flags(items: ir.Table, axes: Axes) -> dict[str, list[ir.IntegerValue]]:
@@ -109,42 +106,65 @@ def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -
         plan: what to count.
 
     Returns:
-        One row per (user_id, timestamp) of the log, its events included: first_timestamp; word<w> and <signed> (totals so far);
-        session_start and opened_word<w> (totals before the session of the latest event); last<k>_word<w>, last<k>_<signed>
-        (sums over the groups that hold the last k events), oldest<k>_... (the same of the first of these groups);
-        days<d>_word<w> (sums over the last d days). Words hold the plan's packed counters.
+        One row per (user_id, timestamp) of the log, its events included: first_timestamp; word<w> and <signed> (totals so far,
+        words hold the plan's packed counters); session_start, session_events, session_positives (of the session of the latest
+        event, so far); last<k>_<measure> (float64, sums over the last k events); days<d>_events, days<d>_positives (of the
+        last d days). Values and residuals are in units of 1/1024.
     """
-    running = through_now(c.USER_ID)
+    layout = plan.layout
+    words = [f"word{word}" for word in range(layout.words)]
+    measures = [*words, *plan.signed]
     groups = _groups(judged, items, axes, plan)
-    main = [f"word{word}" for word in plan.main]
-    measures = [f"word{word}" for word in range(plan.layout.words)] + list(plan.signed)
+    running = through_now(c.USER_ID)
     states = groups.mutate(
         previous=groups[c.TIMESTAMP].lag(1).over(ibis.window(group_by=c.USER_ID, order_by=c.TIMESTAMP)),
         first_timestamp=groups[c.TIMESTAMP].first().over(running),
         **{f"all_{name}": groups[name].sum().over(running) for name in measures},
     )
-    all_words = {word: states[f"all_word{word}"] for word in range(plan.layout.words)}
-    opens = states.previous.isnull() | (states[c.TIMESTAMP] - states.previous > SESSION_GAP)
-    nothing = ibis.null("int64")
-    states = states.mutate(
-        seen=plan.layout.read(all_words, "n"),
-        opened=ibis.ifelse(opens, states[c.TIMESTAMP], nothing),
-        **{f"before_{name}": ibis.ifelse(opens, states[f"all_{name}"] - states[name], nothing) for name in main},
-    )
-    columns = {"first_timestamp": states.first_timestamp, **{name: states[f"all_{name}"] for name in measures}}
+    states = states.mutate(seen=layout.read({w: states[f"all_{word}"] for w, word in enumerate(words)}, "n"))
+    main = [words[word] for word in layout.words_of(name for name in ("n", "label", "rate") if name in layout.places)]
+    starts: dict[str, ir.Value] = {}
     if plan.sessions:
-        # `seen` orders as the timestamp does; windows of one order are computed in one pass
+        opens = states.previous.isnull() | (states[c.TIMESTAMP] - states.previous > SESSION_GAP)
+        totals = {"start": states[c.TIMESTAMP], **{name: states[f"all_{name}"] - states[name] for name in main}}
+        # all of them only grow, so the largest is that of the latest opening; `seen` orders as the timestamp does, and
+        # windows of one order are computed in one pass
         so_far = through_now(c.USER_ID, "seen")
-        columns["session_start"] = states.opened.max().over(so_far)
-        columns |= {f"opened_{name}": states[f"before_{name}"].max().over(so_far) for name in main}
-    for events in plan.last:
-        window = last_events(c.USER_ID, "seen", events)
-        for name in (*main, *plan.signed):
-            columns[f"last{events}_{name}"] = states[name].sum().over(window)
-            columns[f"oldest{events}_{name}"] = states[name].first().over(window)
+        for name, total in totals.items():
+            starts[f"session_{name}"] = ibis.ifelse(opens, total, ibis.null("int64")).max().over(so_far)
+    for k, of_last in plan.last:
+        needed = [*main, *(name for name in of_last if name in plan.signed)]
+        starts[f"last{k}"] = first_group(states, needed).over(last_events(c.USER_ID, "seen", k))
     for days in plan.days:
-        columns |= {f"days{days}_{name}": states[name].sum().over(last_days(c.USER_ID, days)) for name in main}
-    return states.select(c.USER_ID, c.TIMESTAMP, **columns)
+        starts[f"days{days}"] = first_group(states, main).over(last_days(c.USER_ID, days))
+    states = states.mutate(**starts)
+
+    def counted(name: str, form: str = "all_{}", of: ir.Table | ir.StructValue = states) -> ir.IntegerValue:
+        return layout.read({w: of[form.format(words[w])] for w in layout.words_of([name])}, name)
+
+    columns: dict[str, ir.Value] = {name: states[f"all_{name}"] for name in measures}
+    if plan.sessions:
+        columns["session_start"] = states.session_start
+        columns["session_events"] = counted("n") - counted("n", "session_{}")
+        columns["session_positives"] = counted("label") - counted("label", "session_{}")
+
+    def measured(name: str, form: str, of: ir.Table | ir.StructValue = states) -> ir.IntegerValue:
+        if name == "residual":
+            return counted("label", form, of) * UNIT - counted("rate", form, of)
+        return of[form.format(name)] if name in plan.signed else counted(name, form, of)
+
+    for k, of_last in plan.last:
+        oldest = states[f"last{k}"]
+        size = counted("n") - counted("n", "before_{}", oldest)
+        for name in of_last:
+            total = measured(name, "all_{}") - measured(name, "before_{}", oldest)
+            own = measured(name, "own_{}", oldest)
+            columns[f"last{k}_{name}"] = sum_of_last(k, total, size, own, counted("n", "own_{}", oldest))
+    for days in plan.days:
+        oldest = states[f"days{days}"]
+        columns[f"days{days}_events"] = counted("n") - counted("n", "before_{}", oldest)
+        columns[f"days{days}_positives"] = counted("label") - counted("label", "before_{}", oldest)
+    return states.select(c.USER_ID, c.TIMESTAMP, "first_timestamp", **columns)
 
 
 def _groups(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -> ir.Table:

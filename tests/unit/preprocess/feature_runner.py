@@ -9,8 +9,15 @@ import pyarrow as pa
 
 from offline.preprocess.axes import axes_of
 from offline.preprocess.engine import connect, register
-from offline.preprocess.expressions import ITEM_FEATURES, USER_FEATURES, item_features, user_features
-from offline.preprocess.judged_events import judged_events
+from offline.preprocess.expressions import (
+    ITEM_FEATURES,
+    USER_FEATURES,
+    item_features,
+    item_timeline,
+    judged_events,
+    user_features,
+    user_timeline,
+)
 from tests.unit.preprocess.slow_reference import Catalog, Event
 
 HISTORY = 4  # short, so that random logs reach the cut
@@ -45,9 +52,9 @@ class FeatureRunner:
         known = engine.create_table("judged", judged)
         common = {"axes": self.axes, "busiest": busiest}
         of_users = user_features(
-            known, catalog, tables["user_probes"], history_length=HISTORY, wanted=USER_FEATURES, **common
+            user_timeline(known, catalog, history_length=HISTORY, wanted=USER_FEATURES, **common), tables["user_probes"]
         )
-        of_items = item_features(known, catalog, tables["item_probes"], wanted=ITEM_FEATURES, **common)
+        of_items = item_features(item_timeline(known, catalog, wanted=ITEM_FEATURES, **common), tables["item_probes"])
         self._database = engine.con
         for name, expression in (("users", of_users), ("items", of_items)):
             self._database.execute(f"PREPARE answer_{name} AS {engine.compile(expression)}")
