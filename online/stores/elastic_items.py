@@ -220,7 +220,8 @@ def _errors(doing: str) -> Iterator[None]:
     except ConnectionTimeout as error:
         raise StoreUnavailable(f"Elasticsearch did not answer in time: {doing}") from error
     except TransportError as error:
-        raise StoreUnavailable(f"Elasticsearch cannot be reached: {doing}: {error}") from error
+        # str(error) tells of earlier tries only; of a single one, the message does
+        raise StoreUnavailable(f"Elasticsearch cannot be reached: {doing}: {error.message}") from error
     except ApiError as error:
         busy = error.status_code in BUSY
         raise (StoreUnavailable if busy else StoreError)(f"Elasticsearch, {doing}: {error}") from error

@@ -103,6 +103,7 @@ def test_a_snapshot_that_cannot_be_refreshed_stays(
 
 def test_a_store_that_was_opened_before_the_release_was_loaded_finds_it(folder: Path, releases: list[Release]) -> None:
     server = open_features(make_settings(folder), "embedded://")
+    server.load(releases[0])
     user = releases[0].table("users")["user_id"][0].as_py()
     assert server.user(releases[0].id, user, 5).present.all()
     later = make_release(folder, seed=7)
