@@ -64,7 +64,7 @@ class AnswerLog:
         ended = False
         while not ended:
             batch = [self._queue.get()]
-            self._ending.wait(GATHER_SECONDS)  # a store that syncs every write is disturbed a few times a second only
+            self._ending.wait(GATHER_SECONDS)  # one write for many answers
             while len(batch) < BATCH:
                 try:
                     batch.append(self._queue.get_nowait())
