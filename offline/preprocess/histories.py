@@ -12,6 +12,7 @@ import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
+from offline.preprocess.judged_events import from_units
 
 # feature -> the event's column, and the type of its elements where it is not the column's
 HISTORY_FIELDS = {
@@ -22,7 +23,7 @@ HISTORY_FIELDS = {
 }
 
 
-def history_pairs(judged: ir.Table, length: int, wanted: Collection[str], unit: int) -> ir.Table:
+def history_pairs(judged: ir.Table, length: int, wanted: Collection[str]) -> ir.Table:
     """Each block of `length` consecutive events of a user, followed by the block before it.
 
     Events are ordered by (timestamp, item, label, value), never by row order.
@@ -31,7 +32,6 @@ def history_pairs(judged: ir.Table, length: int, wanted: Collection[str], unit: 
         judged: events, see `judged_events`.
         length: events in a block.
         wanted: names out of HISTORY_FIELDS.
-        unit: what values are divided by.
 
     Returns:
         pair_user, pair_block (0, 1, ... for the newer block of each pair), pair_end (number of the user's events up to the
@@ -41,7 +41,7 @@ def history_pairs(judged: ir.Table, length: int, wanted: Collection[str], unit: 
     placed = judged.mutate(place=ibis.row_number().over(ibis.window(group_by=c.USER_ID, order_by=order)))
     fields = {"newness": -placed.place, **{name: placed[HISTORY_FIELDS[name]] for name in wanted}}
     if "history_values" in fields:
-        fields["history_values"] = (placed.value / float(unit)).cast("float32")
+        fields["history_values"] = from_units(placed.value).cast("float32")
     if "history_labels" in fields:
         fields["history_labels"] = placed.label.cast("float32")
     events = placed.select(c.USER_ID, block=placed.place // length, event=ibis.struct(fields))

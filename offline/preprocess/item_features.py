@@ -13,7 +13,7 @@ from offline.preprocess.answers import array_of, placed_onto, with_log_totals, w
 from offline.preprocess.axes import DECADES, Axes
 from offline.preprocess.counters import Layout
 from offline.preprocess.item_states import item_layout, item_states
-from offline.preprocess.judged_events import UNIT, smoothed
+from offline.preprocess.judged_events import from_units, smoothed
 from offline.preprocess.timelines import as_of
 from offline.preprocess.user_states import RECENT_DAYS, axis_flags
 
@@ -112,11 +112,11 @@ def item_features(timeline: ItemTimeline, probes: ir.Table, onto: ir.Table | Non
     values: dict[str, ir.Value] = {
         "item_events": count,
         "item_positives": positives,
-        "item_value_sum": found.value / float(UNIT),
-        "item_residual_sum": positives - counter("rate") / float(UNIT),
-        "item_value_residual_sum": found.value_residual / float(UNIT),
+        "item_value_sum": from_units(found.value),
+        "item_residual_sum": positives - from_units(counter("rate")),
+        "item_value_residual_sum": from_units(found.value_residual),
         "item_positives_last20": found.last_positives,
-        "item_values_last20": found.last_values / float(UNIT),
+        "item_values_last20": from_units(found.last_values),
         "item_first_timestamp": found.first_timestamp,
         "item_last_timestamp": found["last"].fill_null(0),
         "item_rate": smoothed(positives, count, found.global_rate),

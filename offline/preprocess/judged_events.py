@@ -30,6 +30,11 @@ def in_units(value: ir.NumericValue) -> ir.IntegerValue:
     return (value.cast("float64") * UNIT).round().cast("int64")
 
 
+def from_units(units: ir.NumericValue) -> ir.FloatingValue:
+    """A number from units of 1/1024. The cast comes first: a literal 1024.0 would be a decimal, and the quotient one too."""
+    return units.cast("float64") / UNIT
+
+
 def hour(timestamp: ir.IntegerValue) -> ir.IntegerValue:
     """Start of a timestamp's hour, unix seconds."""
     return timestamp - timestamp % SECONDS_PER_HOUR

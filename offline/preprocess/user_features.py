@@ -11,7 +11,7 @@ from data_exchange_center import columns as c
 from offline.preprocess.answers import array_of, placed_onto, with_log_totals, with_state
 from offline.preprocess.axes import DECADES, Axes
 from offline.preprocess.histories import HISTORY_FIELDS, history_array, history_pairs, with_history
-from offline.preprocess.judged_events import UNIT
+from offline.preprocess.judged_events import from_units
 from offline.preprocess.timelines import as_of
 from offline.preprocess.user_states import (
     ARRAY_KINDS,
@@ -96,7 +96,7 @@ def user_timeline(
     """
     plan = plan_of(wanted, axes, busiest)
     histories = [name for name in HISTORY_FIELDS if name in wanted]
-    pairs = history_pairs(judged, history_length, histories, UNIT) if histories else None
+    pairs = history_pairs(judged, history_length, histories) if histories else None
     states = user_states(judged, items, axes, plan)
     return UserTimeline(judged, states, pairs, plan, axes, history_length, tuple(wanted))
 
@@ -151,19 +151,19 @@ def _scalars(found: ir.Table, plan: UserPlan) -> dict[str, ir.Value]:
     if "global_rate" in found.columns:
         values |= {"user_global_rate": found.global_rate, "user_global_value": found.global_value}
     if "rate" in counted:
-        values["user_residual_sum"] = counter("label") - counter("rate") / float(UNIT)
+        values["user_residual_sum"] = counter("label") - from_units(counter("rate"))
     if "popularity" in counted:
-        values["user_popularity_sum"] = counter("popularity") / float(UNIT)
-        values["user_popularity_positives"] = counter("popularity_label") / float(UNIT)
+        values["user_popularity_sum"] = from_units(counter("popularity"))
+        values["user_popularity_positives"] = from_units(counter("popularity_label"))
     for measure in plan.signed:
-        unit = UNIT**2 if measure == "square" else UNIT
-        values[f"user_{SIGNED[measure]}_sum"] = found[measure] / float(unit)
+        total = from_units(found[measure])
+        values[f"user_{SIGNED[measure]}_sum"] = from_units(total) if measure == "square" else total
     if plan.sessions:
         values |= {f"user_{name}": found[name] for name in ("session_start", "session_events", "session_positives")}
     for k, measures in plan.last:
         for measure in measures:
             total = found[f"last{k}_{measure}"]
-            values[f"user_{OF_LAST[measure]}_last{k}"] = total if measure == "label" else total / float(UNIT)
+            values[f"user_{OF_LAST[measure]}_last{k}"] = total if measure == "label" else from_units(total)
     for d in plan.days:
         values |= {f"user_{name}_{d}d": found[f"days{d}_{name}"] for name in ("events", "positives")}
     return values
@@ -187,5 +187,5 @@ def _arrays(found: ir.Table, plan: UserPlan, axes: Axes, wanted: Collection[str]
             arrays[f"user_{axis}_positives"] = array_of(sums("label"), length)
         if f"user_{axis}_residual" in wanted:
             pairs = zip(sums("label"), sums("rate"), strict=True)
-            arrays[f"user_{axis}_residual"] = array_of([label - rate / float(UNIT) for label, rate in pairs], length)
+            arrays[f"user_{axis}_residual"] = array_of([label - from_units(rate) for label, rate in pairs], length)
     return arrays

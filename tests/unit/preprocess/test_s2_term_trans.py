@@ -15,11 +15,11 @@ from data_exchange_center.errors import DataError, SpecError
 from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.tables import FEATURE_ROWS, ITEM_FEATURES, USER_FEATURES
-from data_exchange_center.workspace import Workspace, read_json, read_table, write_table
+from data_exchange_center.workspace import CUTS, Workspace, read_json, read_table, write_table
 from offline.preprocess.s1_data_split import split_data
 from offline.preprocess.s2_term_trans import compute_features, main
-
-STATIC = {"gender", "occupation", "age", "genres", "year", "item_terms", "item_decade"}
+from tests.unit.preprocess.feature_runner import differences
+from tests.unit.preprocess.slow_reference import Catalog, Event, item_reference, user_reference
 
 
 def small(store: Path, **values: object) -> Settings:
@@ -230,3 +230,32 @@ def test_the_program_prints_one_json_object_last(done: Settings, capsys: pytest.
     assert ended.value.code == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (answer["step"], answer["ok"], answer["tables"]["rows.parquet"]["rows"]) == ("s2_term_trans", True, 500)
+
+
+def test_movielens_100k_rows_agree_with_the_slow_reference(ml100k: Path, tmp_path: Path) -> None:
+    chosen = Settings().with_values(**{"data.store": str(tmp_path), "data.source": str(ml100k)})
+    split_data(chosen)
+    answer = compute_features(chosen)
+    assert {name: part["rows"] for name, part in answer["tables"].items()} == {
+        **{f"{cut}/{table}.parquet": rows for cut in CUTS[:3] for table, rows in (("users", 943), ("items", 1682))},
+        "rows.parquet": 90_570,
+    }
+    workspace = Workspace(chosen)
+    items = read_table(workspace.tables / "items.parquet").to_pylist()
+    axes = read_json(workspace.features / "axes.json")
+    catalog = Catalog(
+        {item["item_id"]: item["genres"] for item in items},
+        {item["item_id"]: item["year"] for item in items},
+        axes["terms"],
+        axes["term_length"],
+    )
+    split = read_table(workspace.split / "interactions.parquet")
+    known = split.filter(pc.not_equal(split["split"], "online")).to_pylist()
+    events = [Event(e["user_id"], e["item_id"], e["timestamp"], e["label"], e["rating"]) for e in known]
+    rows = read_table(workspace.features / "rows.parquet")
+    few = pc.and_(pc.less(rows["user_events"], 14), pc.less(rows["item_events"], 14))
+    for row in rows.filter(pc.and_(few, pc.greater(rows["user_events"], 10))).to_pylist()[:3]:
+        of_user = user_reference(events, catalog, row["user_id"], row["timestamp"], chosen.features.history_length)
+        of_item = item_reference(events, catalog, row["item_id"], row["timestamp"])
+        expected = {name: value for name, value in {**of_user, **of_item}.items() if name in row}
+        assert not differences({name: row[name] for name in expected}, expected), row["row_id"]
