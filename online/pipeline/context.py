@@ -9,7 +9,7 @@ from the first rung down:
     user_features  features from the release on disk, as they were published
     item_features  the same for items
     scorer         the list is ordered by the merged recall scores; `like` repeats that score and is not calibrated
-    recall         no channel answered: popular items
+    recall         the index is away and no other channel was asked or found anything: popular items
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def find_candidates(
         popularity = view.recall.popularity[view.recall.segment_number(visitor.profile.segment)]
         rows = first_eligible(order, eligible, per_channel)
         hits.append(Hits("popularity", rows, popularity[rows]))
-    if not any(len(found.rows) for found in hits) and eligible.any():
+    if "item_index" in context.degraded and not any(len(found.rows) for found in hits) and eligible.any():
         context.without("recall")
     rows = union(found.rows for found in hits)
     by_channel = scores.of(rows)

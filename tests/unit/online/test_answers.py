@@ -135,6 +135,13 @@ def test_the_channels_asked_for_are_the_ones_that_find(chain: Chain) -> None:
     assert all(set(item["channels"]) == {"vector"} for item in answer["item_list"])
 
 
+def test_a_channel_that_knows_nothing_of_the_user_is_filled_up_and_no_degradation(chain: Chain) -> None:
+    stranger: Any = 10**9 if chain.view.user_type == "int64" else "stranger"
+    answer = ask(chain, userid=stranger, size=5, channels=["vector", "term"], explain=True)
+    assert answer["degraded"] == []
+    assert [set(item["channels"]) for item in answer["item_list"]] == [{"fill"}] * 5
+
+
 def test_a_query_string_answers_the_same(chain: Chain) -> None:
     user, exclude = users_of(chain)[0], chain.view.item_ids.tolist()[:2]
     by_body = ask(
