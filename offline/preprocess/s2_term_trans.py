@@ -93,7 +93,7 @@ def compute_features(settings: Settings) -> dict[str, Any]:
     cuts = cuts_of(settings)
     inputs = _read(settings, workspace, spec)
     written: dict[str, dict[str, Any]] = {}
-    with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table") as progress:
+    with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table", leave=False) as progress:
         for cut in cuts:
             known = rows_of(inputs.events, cut)
             for name, contract, table in _tables(inputs, cut, known, with_rows=cut == cuts[-1]):

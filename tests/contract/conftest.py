@@ -21,7 +21,7 @@ PORTS = {"users": "user_store", "items": "item_index", "features": "feature_stor
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for a port's fixture runs once per adapter; all tests of an adapter stay in one worker."""
     for fixture, port in PORTS.items():
-        if fixture in metafunc.fixturenames and "backend" in metafunc.fixturenames:  # not a test with a fixture of its own
+        if {fixture, "backend"} <= set(metafunc.fixturenames):  # a test file's own `scorer` needs no backend
             chosen = [
                 pytest.param((port, name), id=name, marks=pytest.mark.xdist_group(name if name != "embedded" else port))
                 for name in BACKENDS[port]
