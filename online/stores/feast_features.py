@@ -171,6 +171,8 @@ class FeastFeatures(FeatureStore):
             raise StoreUnavailable(f"feature store: {error}") from error
         except FeastObjectNotFoundException as error:
             raise StoreUnavailable(f"feature store: {error}; publish the release again") from error
+        except ValueError as error:  # Feast's plain error for a view that is being materialized again right now
+            raise StoreUnavailable(f"feature store: {error}") from error
 
     def _opened(self, kind: str, release: str) -> OpenView:
         name = view_name(kind, release)
