@@ -27,9 +27,9 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json
 from offline.models.ranker import OUTPUTS, Ranker
 from offline.rank.feature_encoding import FittedEncoder, raw_columns, run_encoder_once
-from offline.rank.fits import serving_cut
 from offline.rank.torch_scorer import TorchScorer
 from offline.recall.candidates_for_ranking import recall_candidates
+from offline.recall.cut_option import serving_cut
 
 NETWORK = "network."  # prefix of the network's inputs before both graphs are merged
 TOLERANCE = 1e-4  # of logits; what is measured is far smaller

@@ -47,8 +47,3 @@ def fits_of(settings: Settings) -> tuple[Fit, Fit]:
     if settings.split.holdout == "none":
         return judged, Fit("released", "all", "all", ("train", "offline"), ("train", "test", "online"))
     return judged, Fit("released", "offline", "offline", ("early", "train"), ("train", "test"))
-
-
-def serving_cut(settings: Settings) -> str:
-    """The cut of what the release knows."""
-    return fits_of(settings)[1].learns

@@ -22,7 +22,7 @@ from data_exchange_center.tables import FEATURE_ROWS
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json
 from offline.models.trunk import Trunk
 from offline.rank.feature_encoding import FittedEncoder, fit_encoder
-from offline.rank.fits import Fit, fits_of, serving_cut
+from offline.rank.fits import Fit, fits_of
 from offline.rank.number_tables import (
     Lists,
     choose_lists,
@@ -36,6 +36,7 @@ from offline.rank.number_tables import (
 )
 from offline.recall.affinity import fit_affinity, training_scores
 from offline.recall.candidates_for_ranking import recall_candidates
+from offline.recall.cut_option import serving_cut
 from offline.recall.known_rows import Events, load_known_rows
 from offline.training.dataset import FIT, JUDGE, VALIDATE
 
