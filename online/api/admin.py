@@ -1,4 +1,4 @@
-"""`/admin/...`: publish, rollback, reload. Off (404) when the settings hold no token."""
+"""`/admin/...`: publish, rollback, reload, and the items that are in no answer. Off (404) when the settings hold no token."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, request
 
-from data_exchange_center.errors import InvalidRequest, LockHeld, MarqueeError, ReleaseError, StoreUnavailable
+from data_exchange_center.errors import (
+    InvalidRequest,
+    LockHeld,
+    MarqueeError,
+    ReleaseError,
+    StoreError,
+    StoreUnavailable,
+)
 from data_exchange_center.programs import ProgramFailed, run_program
+from online.api import metrics
 from online.api.errors import error_response
-from online.api.http import json_response, read_body
+from online.api.http import json_response, read_body, request_id
 from online.api.runtime import runtime
-from online.api.schemas import AdminPublishBody, AdminReloadBody, AdminRollbackBody
+from online.api.schemas import AdminPublishBody, AdminReloadBody, AdminRollbackBody, models
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 
 FOLLOW_SECONDS = 10.0
 PUBLISH = "offline_to_online/publish.py"
+STORE_SECONDS = 5.0  # that the user store may take
 
 
 @blueprint.before_request
@@ -63,6 +72,48 @@ def reload() -> Response:
             "previous": before.release.id if before is not None else None,
             "seconds": round(time.perf_counter() - started, 3),
             "stores": {},
+        }
+    )
+
+
+@blueprint.post("/items/block")
+def block() -> Response:
+    """Takes items out of every list, on every worker and across releases, from the next request on."""
+    return _changed(blocked=True)
+
+
+@blueprint.post("/items/unblock")
+def unblock() -> Response:
+    """Lets items in again."""
+    return _changed(blocked=False)
+
+
+@blueprint.get("/items/blocked")
+def blocked() -> Response:
+    """The items that are in no list."""
+    own = runtime()
+    held = own.stores.users.blocked(own.settings.scene, STORE_SECONDS)
+    return json_response({"itemids": sorted(held, key=lambda item: (isinstance(item, str), item))})
+
+
+def _changed(*, blocked: bool) -> Response:
+    own = runtime()
+    view = own.view()
+    items = read_body(models(view.user_type, view.item_type).items).itemids
+    outcome = "blocked" if blocked else "unblocked"
+    scene, users = own.settings.scene, own.stores.users
+    try:
+        changed = users.block(scene, items, STORE_SECONDS, blocked=blocked)
+    except StoreError:
+        metrics.BLOCKINGS.labels("refused").inc(len(items))
+        raise
+    metrics.BLOCKINGS.labels(outcome).inc(changed)
+    return json_response(
+        {
+            "changed": changed,
+            "blocked": len(users.blocked_copy(scene)),
+            "unknown_items": [item for item in dict.fromkeys(items) if item not in view.item_rows],
+            "request_id": request_id(),
         }
     )
 

@@ -46,6 +46,18 @@ BREAKER_OPENINGS = Counter(
 )
 COLD_STARTS = Counter("marquee_cold_starts", "Answers to users whom the release does not know.", registry=REGISTRY)
 EVENTS = Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY)
+BLOCKINGS = Counter(
+    "marquee_item_blockings",
+    "Items that an administrator blocked or unblocked, or that the store refused to.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+BLOCKED_ITEMS = Gauge(
+    "marquee_blocked_items",
+    "Items that are in no list, as a worker was told last.",
+    registry=REGISTRY,
+    multiprocess_mode="livemostrecent",
+)
 ANSWERS_LOGGED = Counter(
     "marquee_answers_logged", "Answered lists: kept, dropped (queue full) or failed.", ["outcome"], registry=REGISTRY
 )

@@ -48,7 +48,8 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
     ]
     requests: list[type[BaseModel]] = [m.recommend, m.score, m.events]
     if admin:
-        requests += [s.AdminPublishBody, s.AdminRollbackBody, s.AdminReloadBody]
+        requests += [s.AdminPublishBody, s.AdminRollbackBody, s.AdminReloadBody, m.items]
+        responses += [m.items_answer, m.blocked_answer]
     made, definitions = models_json_schema(
         [(model, "validation") for model in requests] + [(model, "serialization") for model in responses],
         ref_template=_REFERENCE,
@@ -141,21 +142,32 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
     }
     if admin:
         guarded = (400, 401, 404, 409, 413, 415, 500, 503)
-        for name, model, summary in (
-            ("publish", s.AdminPublishBody, "Publish a release into every store and make it live"),
-            ("rollback", s.AdminRollbackBody, "Make the release before, or a named one, live again"),
-            ("reload", s.AdminReloadBody, "Look at the release pointer now"),
+        for name, model, told, summary in (
+            ("publish", s.AdminPublishBody, s.AdminAnswer, "Publish a release into every store and make it live"),
+            ("rollback", s.AdminRollbackBody, s.AdminAnswer, "Make the release before, or a named one, live again"),
+            ("reload", s.AdminReloadBody, s.AdminAnswer, "Look at the release pointer now"),
+            ("items/block", m.items, m.items_answer, "Take items out of every list, whatever release is live"),
+            ("items/unblock", m.items, m.items_answer, "Let items into lists again"),
         ):
             paths[f"/admin/{name}"] = {
                 "post": operation(
-                    f"admin{name.capitalize()}",
+                    _operation_id(name),
                     summary,
-                    {"200": answer(s.AdminAnswer, "done")},
+                    {"200": answer(told, "done")},
                     guarded,
                     requestBody=body(model),
                     security=[{"token": []}],
                 )
             }
+        paths["/admin/items/blocked"] = {
+            "get": operation(
+                _operation_id("items/blocked"),
+                "The items that are in no list",
+                {"200": answer(m.blocked_answer, "the items")},
+                (401, 404, 500, 503),
+                security=[{"token": []}],
+            )
+        }
     components: dict[str, Any] = {"schemas": definitions["$defs"]}
     if admin:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -170,6 +182,10 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
         "components": components,
     }
     return _short_names(whole)
+
+
+def _operation_id(route: str) -> str:
+    return "admin" + "".join(part.capitalize() for part in route.split("/"))
 
 
 def _error(code: int, reference: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Runtime:
         stores = self._stores = open_stores(self.settings)
         scene = self.settings.scene
         self._releases = LiveRelease(
-            pointer=lambda: pointer(stores.users, scene, self.budget),
+            pointer=lambda: self._look(stores.users),
             load=self._load,
             poll=self.settings.serve.release_poll_ms / 1000.0,
             changed=self._changed,
@@ -124,6 +124,13 @@ class Runtime:
     def stage_seconds(self, stage: str) -> Histogram:
         """The metric of one stage's time."""
         return _stage(stage)
+
+    def _look(self, users: UserStore) -> str | None:
+        scene = self.settings.scene
+        try:
+            return pointer(users, scene, self.budget)
+        finally:  # reading the pointer brings the blocked items up to date
+            metrics.BLOCKED_ITEMS.set(len(users.blocked_copy(scene)))
 
     def _changed(self, release: str, loaded: bool) -> None:
         _count_load(release, loaded)

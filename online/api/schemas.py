@@ -37,6 +37,7 @@ MAX_EXCLUDE = 1000
 MAX_TERMS = 64
 MAX_SCORED = 2000
 MAX_EVENTS = 1000
+MAX_BLOCKED = 1000
 
 
 class Strict(BaseModel):
@@ -245,6 +246,25 @@ class AdminReloadBody(Strict):
     """`POST /admin/reload`: has no fields."""
 
 
+class AdminItemsBody(Strict, Generic[ItemT]):
+    """`POST /admin/items/block` and `/unblock`; an item may be of any release, of the live one or not."""
+
+    itemids: list[ItemT] = Field(min_length=1, max_length=MAX_BLOCKED)
+
+
+class AdminItemsAnswer(Strict, Generic[ItemT]):
+    changed: int = Field(description="items that were not blocked (or unblocked) before")
+    blocked: int = Field(description="items that are in no list now")
+    unknown_items: list[ItemT] = Field(description="those asked about that the live release does not know; blocked too")
+    request_id: str
+
+
+class AdminBlockedAnswer(Strict, Generic[ItemT]):
+    """`GET /admin/items/blocked`."""
+
+    itemids: list[ItemT]
+
+
 class AdminAnswer(Strict):
     release: str | None
     previous: str | None
@@ -259,6 +279,9 @@ class Models:
         self.recommend = RecommendBody[user_id, item_id]
         self.score = ScoreBody[user_id, item_id]
         self.events = EventsBody[user_id, item_id]
+        self.items = AdminItemsBody[item_id]
+        self.items_answer = AdminItemsAnswer[item_id]
+        self.blocked_answer = AdminBlockedAnswer[item_id]
         self.recommend_answer = RecommendAnswer[item_id]
         self.score_answer = ScoreAnswer[item_id]
         self.user_id = user_id

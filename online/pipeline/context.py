@@ -4,7 +4,7 @@ Every question to a store goes through `ask`: it has a deadline from the request
 in a row is not asked at all until it answers again (breaker.py). Parts that can be missing are named in `degraded`. The ladder,
 from the first rung down:
 
-    user_store     profile and history from the release on disk; events since then are not known
+    user_store     profile and history from the release on disk, blocked items from their copy; events since then are not known
     item_index     the vector and term channels are left out
     user_features  features from the release on disk, as they were published
     item_features  the same for items

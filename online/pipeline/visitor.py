@@ -35,14 +35,14 @@ class Visitor:
 
 
 def read_visitor(context: RequestContext, users: UserStore, scene: str, query: Query) -> Visitor:
-    """Reads the user; without the user store, from the release on disk."""
+    """Reads the user; without the user store, from the release on disk and the copy of the blocked items."""
     view = context.view
     try:
         read = context.ask("user_store", lambda timeout: users.read(scene, view.release.id, query.user_id, timeout))
         context.live = read.live
     except StoreError as error:
         context.without("user_store", error)
-        read = UserRead(live=None, profile=view.tables.profile(query.user_id))
+        read = UserRead(live=None, profile=view.tables.profile(query.user_id), blocked=users.blocked_copy(scene))
     since = rows_of(view, read.interacted)
     profile = read.profile or newcomer(query.user_id, rows_of(view, read.liked))
     unwanted = [profile.history, since, rows_of(view, query.exclude), rows_of(view, read.blocked)]

@@ -13,7 +13,7 @@ from typing import Any, cast
 from data_exchange_center.errors import SettingsError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
-from online.stores.pointer_copy import PointerCopy
+from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import FeatureStore, ItemIndex, Scorer, Stores, UserStore
 
 # setting in [stores] -> scheme of its URL -> (module, opener); an opener takes the settings and the URL
@@ -97,7 +97,8 @@ def live_release(settings: Settings) -> str | None:
     try:
         users = open_users(settings)
     except StoreUnavailable:
-        return PointerCopy(Workspace(settings).online).read(settings.scene)
+        copied = LocalCopy(Workspace(settings).online, LIVE).read(settings.scene)
+        return copied if isinstance(copied, str) else None
     try:
         return users.live(settings.scene, POINTER_TIMEOUT_S)
     except StoreUnavailable:

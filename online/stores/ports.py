@@ -149,8 +149,22 @@ class UserStore(ABC):
         """Stored events in the order in which they came, each with its position; `after` a position goes on from there."""
 
     @abstractmethod
-    def block(self, scene: str, item_ids: Iterable[Id], *, blocked: bool = True) -> int:
-        """Takes items out of every answer of the scene, whatever release (or lets them in again); returns how many changed."""
+    def block(self, scene: str, item_ids: Iterable[Id], timeout: float, *, blocked: bool = True) -> int:
+        """Takes items out of every answer of the scene, whatever release (or lets them in again); returns how many changed.
+
+        Durable before it returns, and seen by every read that starts afterwards.
+
+        Raises:
+            StoreUnavailable: it is not known whether anything changed; asking again does no harm.
+        """
+
+    @abstractmethod
+    def blocked(self, scene: str, timeout: float) -> frozenset[Id]:
+        """The items that are taken out of every answer."""
+
+    @abstractmethod
+    def blocked_copy(self, scene: str) -> frozenset[Id]:
+        """The same as of when `read`, `live` or `block` was last called by a process of this machine. Never asks the store."""
 
     @abstractmethod
     def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:

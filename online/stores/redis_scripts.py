@@ -32,6 +32,14 @@ end
 return added
 """
 
+BLOCK = """
+-- KEYS set of items, its version; ARGV SADD or SREM, the version that a change makes, items
+local changed = 0
+for at = 3, #ARGV do changed = changed + redis.call(ARGV[1], KEYS[1], ARGV[at]) end
+if changed > 0 then redis.call('SET', KEYS[2], ARGV[2]) end
+return {changed, redis.call('GET', KEYS[2])}
+"""
+
 LOG_ANSWERS = """
 -- KEYS the ring of answer keys, then one key per answer; ARGV seconds to keep, answers to keep, then one payload per answer
 -- Answers stay out of the append-only file: syncing them with the events would hold up every user's read while the disk works.

@@ -6,7 +6,7 @@
     marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction, with a + when it was liked
     marquee:<scene>:events               stream of events, in the order in which they came
     marquee:<scene>:event-ids            set of the events' ids
-    marquee:<scene>:blocked              set of items
+    marquee:<scene>:blocked              set of items; marquee:<scene>:blocked-version changes with it (blocked_items.py)
     marquee:<scene>:answer:<request id>  an answered list, a day, in memory only; marquee:<scene>:answers is the ring that bounds
                                          their number
 
@@ -28,11 +28,12 @@ from typing import Any
 from data_exchange_center.errors import LockHeld, StoreError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
-from online.stores.pointer_copy import PointerCopy
+from online.stores.blocked_items import BlockedItems, new_version
+from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
 from online.stores.redis_link import Command, RedisLink, link_to_url
-from online.stores.redis_scripts import APPEND_EVENTS, FLIP, LOG_ANSWERS
+from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS
 
 ADMIN_TIMEOUT_S = 30.0
 WRITE_BATCH = 256
@@ -49,23 +50,25 @@ class RedisUsers(UserStore):
     """See the module's docstring for the keys.
 
     Args:
-        pointer_folder: where the pointer's copy lies.
+        copies: folder of the copies of the pointer and of the blocked items.
         positive_above: a rating event above this counts as liked.
     """
 
-    def __init__(self, link: RedisLink, pointer_folder: Path, positive_above: float) -> None:
+    def __init__(self, link: RedisLink, copies: Path, positive_above: float) -> None:
         self._link = link
         self._positive_above = positive_above
-        self._copy = PointerCopy(pointer_folder)
+        self._copy = LocalCopy(copies, LIVE)
+        self._blocked = BlockedItems(copies)
 
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
         token = id_token(user_id)
-        live, value, interacted, blocked = self._link.call(
+        deadline = time.monotonic() + timeout
+        live, value, interacted, version = self._link.call(
             [
                 ("GET", key(scene, "live")),
                 ("HGET", key(scene, "users", release), token),
                 ("HGETALL", key(scene, "user") + b":" + token),
-                ("SMEMBERS", key(scene, "blocked")),
+                ("GET", key(scene, "blocked-version")),
             ],
             timeout,
         )
@@ -81,7 +84,7 @@ class RedisUsers(UserStore):
             interacted=frozenset(map(parse_id, interacted[::2])),
             last_event=max(times, default=0),
             liked=tuple(parse_id(item) for _, item in sorted(liked, reverse=True)[:LIKED_KEPT]),
-            blocked=frozenset(map(parse_id, blocked)),
+            blocked=self._blocked_now(scene, version, deadline),
         )
 
     def write(self, scene: str, release: str, profiles: Iterable[UserProfile]) -> int:
@@ -109,7 +112,9 @@ class RedisUsers(UserStore):
         self._link.one(("UNLINK", key(scene, "users", release)), ADMIN_TIMEOUT_S)
 
     def live(self, scene: str, timeout: float) -> str | None:
-        value = self._link.one(("GET", key(scene, "live")), timeout)
+        deadline = time.monotonic() + timeout
+        value, version = self._link.call([("GET", key(scene, "live")), ("GET", key(scene, "blocked-version"))], timeout)
+        self._blocked_now(scene, version, deadline)
         if value is None:
             return None
         release: str = value.decode()
@@ -117,7 +122,8 @@ class RedisUsers(UserStore):
         return release
 
     def live_copy(self, scene: str) -> str | None:
-        return self._copy.read(scene)
+        copied = self._copy.read(scene)
+        return copied if isinstance(copied, str) else None
 
     def history(self, scene: str) -> list[Flip]:
         entries = self._link.one(("LRANGE", key(scene, "flips"), 0, -1), ADMIN_TIMEOUT_S)
@@ -162,11 +168,30 @@ class RedisUsers(UserStore):
         entries = self._link.one(("XRANGE", key(scene, "events"), start, "+", "COUNT", limit), ADMIN_TIMEOUT_S)
         return [(position.decode(), Event(**json.loads(fields[1]))) for position, fields in entries]
 
-    def block(self, scene: str, item_ids: Iterable[Id], *, blocked: bool = True) -> int:
+    def block(self, scene: str, item_ids: Iterable[Id], timeout: float, *, blocked: bool = True) -> int:
         tokens = [id_token(item) for item in item_ids]
         if not tokens:
             return 0
-        return int(self._link.one(("SADD" if blocked else "SREM", key(scene, "blocked"), *tokens), ADMIN_TIMEOUT_S))
+        deadline = time.monotonic() + timeout
+        keys = (key(scene, "blocked"), key(scene, "blocked-version"))
+        command = ("EVAL", BLOCK, len(keys), *keys, "SADD" if blocked else "SREM", new_version(), *tokens)
+        changed, version = self._link.one(command, timeout)
+        self._blocked_now(scene, version, deadline)
+        return int(changed)
+
+    def blocked(self, scene: str, timeout: float) -> frozenset[Id]:
+        deadline = time.monotonic() + timeout
+        return self._blocked_now(scene, self._link.one(("GET", key(scene, "blocked-version")), timeout), deadline)
+
+    def blocked_copy(self, scene: str) -> frozenset[Id]:
+        return self._blocked.copy(scene)
+
+    def _blocked_now(self, scene: str, version: bytes | None, deadline: float) -> frozenset[Id]:
+        def fetch() -> Iterator[Id]:
+            members = self._link.one(("SMEMBERS", key(scene, "blocked")), deadline - time.monotonic())
+            return map(parse_id, members)
+
+        return self._blocked.as_of(scene, version, fetch)
 
     def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:
         if not answers:

@@ -6,12 +6,16 @@ import itertools
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_exchange_center.errors import LockHeld, StoreUnavailable
+from data_exchange_center.workspace import Workspace
 from online.stores import redis_users
+from online.stores.embedded_redis import ensure_running
+from online.stores.open import open_users
 from online.stores.ports import Event, Id, UserProfile, UserStore
 from tests.contract.backends import Backend
 
@@ -210,19 +214,62 @@ def test_no_events_is_no_error(users: UserStore, scene: str) -> None:
 
 
 def test_a_blocked_item_is_told_to_everybody_until_it_is_let_in_again(users: UserStore, scene: str) -> None:
-    assert users.block(scene, [5, 6]) == 2
-    assert users.block(scene, [6]) == 0
+    assert users.block(scene, [5, 6], T) == 2
+    assert users.block(scene, [6], T) == 0
     assert users.read(scene, "r1", 1, T).blocked == users.read(scene, "r2", "x", T).blocked == {5, 6}
-    assert users.block(scene, [5], blocked=False) == 1
-    assert users.block(scene, []) == 0
-    assert users.read(scene, "r1", 1, T).blocked == {6}
+    assert users.block(scene, [5], T, blocked=False) == 1
+    assert users.block(scene, [], T) == 0
+    assert users.read(scene, "r1", 1, T).blocked == users.blocked(scene, T) == {6}
+
+
+def test_a_number_and_the_same_digits_are_two_blocked_items(users: UserStore, scene: str) -> None:
+    users.block(scene, [5, "5", "Zoë/1"], T)
+    users.block(scene, [5], T, blocked=False)
+    assert users.blocked(scene, T) == users.blocked_copy(scene) == {"5", "Zoë/1"}
+
+
+def test_another_process_knows_the_blocked_items_by_its_next_read_and_without_the_store(
+    users: UserStore, backend: Backend, scene: str
+) -> None:
+    other = open_users(backend.settings)
+    try:
+        assert other.read(scene, "r1", 1, T).blocked == frozenset()
+        for blocked in ({1, 2}, {1, 2, 3}):
+            users.block(scene, blocked, T)
+            assert other.read(scene, "r1", 1, T).blocked == blocked
+            assert other.blocked_copy(scene) == users.blocked_copy(scene) == blocked
+        users.block(scene, [4], T)
+        assert other.blocked_copy(scene) == {1, 2, 3, 4}  # from the file; nothing was asked
+    finally:
+        other.close()
+
+
+def test_looking_at_the_pointer_brings_the_copy_of_the_blocked_items_up_to_date(
+    users: UserStore, backend: Backend, scene: str, tmp_path: Path
+) -> None:
+    elsewhere = backend.settings.with_values(**{"stores.user_store": address(backend), "data.store": str(tmp_path)})
+    other = open_users(elsewhere)
+    try:
+        users.block(scene, [7], T)
+        assert other.blocked_copy(scene) == frozenset()
+        other.live(scene, T)
+        assert other.blocked_copy(scene) == {7}
+    finally:
+        other.close()
+
+
+def address(backend: Backend) -> str:
+    """The URL of the backend's Redis, the embedded one included."""
+    if backend.server is not None:
+        return backend.settings.stores.user_store
+    return f"unix://{ensure_running(Workspace(backend.settings).online)}"
 
 
 def test_scenes_do_not_meet(users: UserStore, scene: str) -> None:
     users.flip(scene, "r1", None)
     users.write(scene, "r1", [profile(1)])
     users.append_events(scene, [event(1, 50)], T)
-    users.block(scene, [50])
+    users.block(scene, [50], T)
     other = users.read(scene + "_other", "r1", 1, T)
     assert (other.live, other.profile, other.interacted, other.blocked) == (None, None, frozenset(), frozenset())
 

@@ -248,11 +248,11 @@ def test_a_newcomer_with_likes_is_recommended_what_is_near_to_them(chain: Chain)
 def test_a_blocked_item_is_in_no_answer(chain: Chain) -> None:
     user = users_of(chain)[1]
     best = ask(chain, userid=user, size=1)["item_list"][0]["itemid"]
-    chain.stores.users.block(chain.settings.scene, [best])
+    chain.stores.users.block(chain.settings.scene, [best], 5.0)
     try:
         assert best not in {item["itemid"] for item in ask(chain, userid=user, size=500)["item_list"]}
     finally:
-        chain.stores.users.block(chain.settings.scene, [best], blocked=False)
+        chain.stores.users.block(chain.settings.scene, [best], 5.0, blocked=False)
 
 
 @pytest.mark.parametrize("given", ["abc-123", "A.b:c_d", "x" * 128])

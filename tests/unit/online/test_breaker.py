@@ -165,6 +165,8 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
+        if name == "blocked_copy":  # asks no store
+            return method
 
         def call(*arguments: Any) -> Any:
             self.calls += 1

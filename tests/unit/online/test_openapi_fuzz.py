@@ -20,8 +20,10 @@ TAKE_INPUT = [
     "POST /admin/publish",
     "POST /admin/rollback",
     "POST /admin/reload",
+    "POST /admin/items/block",
+    "POST /admin/items/unblock",
 ]
-TAKE_NONE = ["GET /healthz", "GET /readyz", "GET /metrics", "GET /"]
+TAKE_NONE = ["GET /healthz", "GET /readyz", "GET /metrics", "GET /", "GET /admin/items/blocked"]
 TRIED = [(label, mode) for label in TAKE_INPUT for mode in GenerationMode]
 TRIED += [(label, GenerationMode.POSITIVE) for label in TAKE_NONE]
 

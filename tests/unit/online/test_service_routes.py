@@ -27,6 +27,9 @@ class Unpublished:
     def live(self, scene: str, timeout: float) -> None:
         return None
 
+    def blocked_copy(self, scene: str) -> frozenset[int]:
+        return frozenset()
+
     def ping(self, timeout: float) -> None:
         raise StoreUnavailable("nobody there")
 
@@ -99,7 +102,7 @@ def test_every_route_is_in_the_document(int_chain: Chain) -> None:
     assert routes == set(document["paths"])
 
 
-@pytest.mark.parametrize("route", ["publish", "rollback", "reload"])
+@pytest.mark.parametrize("route", ["publish", "rollback", "reload", "items/block", "items/unblock"])
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer wrong", "Basic secret", "Bearer secret2", "bearer:secret", "Bearer sécret"]
 )
@@ -109,7 +112,7 @@ def test_admin_refuses_without_the_token(int_chain: Chain, route: str, header: s
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("route", ["publish", "rollback", "reload"])
+@pytest.mark.parametrize("route", ["publish", "rollback", "reload", "items/block", "items/unblock"])
 def test_admin_is_off_without_a_token_in_the_settings(tmp_path: Path, route: str) -> None:
     client = build_app(Runtime(make_settings(tmp_path))).test_client()
     assert client.post(f"/admin/{route}", json={}, headers=BEARER).status_code == 404

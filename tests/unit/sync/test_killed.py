@@ -45,7 +45,7 @@ PLACES = {
     "features loaded": ("after", f"{PUBLISH}.load_features", False),
     "model loaded": ("after", f"{PUBLISH}.load_model", False),
     "all verified, before the flip": ("before", f"{REDIS}.flip", False),
-    "flipped, the copy not written": ("before", "online.stores.pointer_copy.write_json", True),
+    "flipped, the copy not written": ("before", "online.stores.local_copy.write_json", True),
     "flipped, names not promoted": ("before", f"{PUBLISH}.follow", True),
     "an old release half dropped": ("before", f"{FEAST}.drop", True),
 }
