@@ -1,18 +1,24 @@
-"""An immutable, checksummed bundle of one training run.
+"""An immutable, checksummed bundle of one training run. Two kinds: a `chain` recommends, a `scorer` scores rows that come whole.
 
-    manifest.json                       release, created, dataset, scene, data_window, seed, code_version, settings, rows,
+Both hold
+    manifest.json                       release, kind, created, dataset, scene, seed, code_version, settings, rows,
                                         feature_spec_sha256, files{path: {sha256, bytes}}, metrics{...}
     feature_spec.yaml                   the declaration that everything below was made with
+    vocab_map/<feature>.json            vocabularies, readable
+    model/model.onnx                    raw features in, scores out
+    model/network.safetensors, network.json   the torch network's weights and its configuration
+    report/                             report.html and its pictures
+
+A chain also holds (`data_window` in its manifest; the graph gives score, like and their logits)
     tables/users.parquet                attributes; row order = "user row"
     tables/items.parquet                attributes; row order = "item row", which every array below refers to
     tables/user_profiles.parquet        segment, terms, history (tables.USER_PROFILES)
     tables/user_features.parquet        raw features of every user as of the snapshot (tables.USER_FEATURES + the spec)
     tables/item_features.parquet        raw features of every item as of the snapshot (tables.ITEM_FEATURES + the spec)
     recall/                             arrays of the recall channels (recall_scores.py says which)
-    vocab_map/<feature>.json            vocabularies, readable
-    model/model.onnx                    raw features -> score, like and their logits
-    model/network.safetensors, network.json   the torch network's weights and its configuration
-    report/                             report.html and its pictures
+
+A scorer also holds (`scorer` in its manifest says which input is which feature, and which output is the answer)
+    sample/rows.parquet                 raw rows, on which whoever serves the model compares it with the file
 
 Nothing is read from a release whose checksums do not hold. A release is written to a temporary folder and renamed.
 """
@@ -26,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -36,15 +42,19 @@ from data_exchange_center.settings import ROOT, Settings
 from data_exchange_center.workspace import Workspace, atomic_folder, read_json, read_table, sha256, write_json
 
 MANIFEST = "manifest.json"
-REQUIRED_FILES = (
-    "feature_spec.yaml",
-    "tables/users.parquet",
-    "tables/items.parquet",
-    "tables/user_profiles.parquet",
-    "tables/user_features.parquet",
-    "tables/item_features.parquet",
-    "model/model.onnx",
-)
+Kind = Literal["chain", "scorer"]
+_EVERY = ("feature_spec.yaml", "model/model.onnx")
+REQUIRED_FILES: dict[Kind, tuple[str, ...]] = {
+    "chain": (
+        *_EVERY,
+        "tables/users.parquet",
+        "tables/items.parquet",
+        "tables/user_profiles.parquet",
+        "tables/user_features.parquet",
+        "tables/item_features.parquet",
+    ),
+    "scorer": (*_EVERY, "sample/rows.parquet"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,10 @@ class Release:
     def scene(self) -> str:
         return str(self.manifest["scene"])
 
+    @property
+    def kind(self) -> Kind:
+        return _kind_in(self.manifest)
+
     def file(self, name: str) -> Path:
         """The path of a file that the manifest lists."""
         if name not in self.manifest["files"]:
@@ -70,7 +84,11 @@ class Release:
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """`tables/<name>.parquet`, e.g. `table("items")`."""
-        return read_table(self.file(f"tables/{name}.parquet"), columns)
+        return self.table_at(f"tables/{name}.parquet", columns)
+
+    def table_at(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file that the manifest lists, by its path."""
+        return read_table(self.file(name), columns)
 
     def spec(self) -> FeatureSpec:
         """The feature spec that this release was made with (never the checkout's)."""
@@ -78,15 +96,16 @@ class Release:
 
 
 @contextmanager
-def new_release(settings: Settings, manifest: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+def new_release(settings: Settings, manifest: dict[str, Any], kind: Kind = "chain") -> Iterator[tuple[str, Path]]:
     """Yields (release id, empty folder to fill); when the block ends well, writes the manifest and moves the folder in place.
 
     Args:
         settings: their secrets are left out of the manifest.
         manifest: entries known so far (`dataset`, `scene`, `data_window`, `rows`, `metrics`, ...); the block may add to it.
+        kind: what the release is for.
 
     Raises:
-        ReleaseError: a file that every release has is missing when the block ends.
+        ReleaseError: a file that every release of this kind has is missing when the block ends.
     """
     created = datetime.now(UTC)
     # lower case, digits and - only: the id becomes part of index names, Redis keys, feature views and model versions
@@ -94,7 +113,7 @@ def new_release(settings: Settings, manifest: dict[str, Any]) -> Iterator[tuple[
     identifier = f"{name}-{created:%Y%m%dt%H%M%S}-{created.microsecond // 1000:03d}-s{settings.seed}"
     with atomic_folder(Workspace(settings).releases / identifier) as folder:
         yield identifier, folder
-        absent = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+        absent = [name for name in REQUIRED_FILES[kind] if not (folder / name).is_file()]
         if absent:
             raise ReleaseError(f"release {identifier}: {absent} were not written")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -102,6 +121,7 @@ def new_release(settings: Settings, manifest: dict[str, Any]) -> Iterator[tuple[
             folder / MANIFEST,
             {
                 "release": identifier,
+                "kind": kind,
                 "created": created.isoformat(timespec="seconds"),
                 "dataset": settings.dataset_name,
                 "scene": settings.scene,
@@ -137,11 +157,12 @@ def open_release(path: Path, *, verify: bool = True) -> Release:
         files = dict(manifest["files"])
         for key in ("release", "scene", "feature_spec_sha256"):
             manifest[key]
+        kind = _kind_in(manifest)
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise ReleaseError(f"{path / MANIFEST}: missing or not a manifest: {error}") from error
     if manifest["release"] != path.name:
         raise ReleaseError(f"{path / MANIFEST}: is the manifest of {manifest['release']!r}")
-    for name in REQUIRED_FILES:
+    for name in REQUIRED_FILES[kind]:
         if name not in files:
             raise ReleaseError(f"{path / MANIFEST}: lists no {name}")
     for name, promised in files.items():
@@ -184,6 +205,13 @@ def find_release(settings: Settings, release: str = "", *, verify: bool = True) 
     if "/" in release or release.startswith("."):
         raise ReleaseError(f"{release!r} is not a release id")
     return open_release(Workspace(settings).releases / release, verify=verify)
+
+
+def _kind_in(manifest: dict[str, Any]) -> Kind:
+    kind: Kind = manifest.get("kind", "chain")
+    if kind not in REQUIRED_FILES:
+        raise ValueError(f"kind {kind!r} is none of {', '.join(REQUIRED_FILES)}")
+    return kind
 
 
 def code_version() -> str:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from data_exchange_center.errors import ReleaseError, StoreError
@@ -24,27 +24,14 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.journal import Journal
 from offline_to_online.lock import publish_lock
-from offline_to_online.rank.s1_feature_to_feast import load_features, verify_features
-from offline_to_online.rank.s2_model_to_triton import load_model, verify_model
-from offline_to_online.recall.s1_user_to_redis import load_users, verify_users
-from offline_to_online.recall.s2_item_to_es import load_items, verify_items
+from offline_to_online.parts import PARTS, Part, open_for
 from offline_to_online.retention import prune, releases_to_drop
-from online.stores.open import open_stores
+from online.stores.open import open_users
 from online.stores.ports import Flip, Stores
 
 log = logging.getLogger("marquee")
 
 POINTER_TIMEOUT_S = 10.0
-Part = Callable[[], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Load:
-    """One store's part of a release: how it gets there and how it is known to be there."""
-
-    name: str
-    load: Part
-    verify: Part
 
 
 def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) -> dict[str, Any]:
@@ -55,8 +42,8 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
         dry_run: compute and return the plan, change nothing.
 
     Returns:
-        release, previous (what was live before it), flipped, seconds, stores{users, items, features, scorer}, dropped; with
-        `dry_run` also `plan`.
+        release, previous (what was live before it), flipped, seconds, stores{users, items, features, scorer; a scorer release
+        has the last alone}, dropped; with `dry_run` also `plan`.
 
     Raises:
         ReleaseError: no such release, or its checksums do not hold.
@@ -65,25 +52,21 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
     """
     started = time.perf_counter()
     release = find_release(settings, release_id)
-    with publish_lock(settings, f"publish {release.id}"):
-        stores = open_stores(settings)
-        try:
-            live = stores.users.live(release.scene, POINTER_TIMEOUT_S)
-            journal = Journal(settings, release)
-            loads = store_loads(release, stores)
-            plan = planned(release, live, loads, journal, releases_to_drop(settings, stores, release.id))
-            for number, line in enumerate(plan, start=1):
-                log.info("  %d. %s", number, line)
-            if dry_run:
-                return {"release": release.id, "previous": live, "flipped": False, "plan": plan, "stores": {}}
-            results = {load.name: apply(load, journal) for load in loads}
-            stores.users.flip(release.scene, release.id, live)
-            previous = previous_release(stores.users.history(release.scene), release.id) or None
-            follow(release, stores)
-            dropped = prune(settings, stores)
-            journal.close()
-        finally:
-            stores.close()
+    parts = PARTS[release.kind]
+    with publish_lock(settings, f"publish {release.id}"), closing(open_for(settings, parts)) as stores:
+        live = stores.users.live(release.scene, POINTER_TIMEOUT_S)
+        journal = Journal(settings, release)
+        plan = planned(release, live, parts, journal, releases_to_drop(settings, stores, parts, release.id))
+        for number, line in enumerate(plan, start=1):
+            log.info("  %d. %s", number, line)
+        if dry_run:
+            return {"release": release.id, "previous": live, "flipped": False, "plan": plan, "stores": {}}
+        results = {part.name: apply(part, release, stores, journal) for part in parts}
+        stores.users.flip(release.scene, release.id, live)
+        previous = previous_release(stores.users.history(release.scene), release.id) or None
+        follow(release, stores)
+        dropped = prune(settings, stores, parts)
+        journal.close()
     return {
         "release": release.id,
         "previous": previous,
@@ -102,30 +85,23 @@ def rollback(settings: Settings, release_id: str = "", *, dry_run: bool = False)
     """
     started = time.perf_counter()
     with publish_lock(settings, f"rollback {release_id}".strip()):
-        stores = open_stores(settings)
-        try:
-            live = stores.users.live(settings.scene, POINTER_TIMEOUT_S)
-            target = release_id or previous_release(stores.users.history(settings.scene), live)
-            if not target:
-                raise ReleaseError(
-                    f"scene {settings.scene}: {live or 'nothing'} is live and no other release was before it"
-                )
-            release = find_release(settings, target)
-            plan = [
-                f"check that every store still holds {target}",
-                f"flip from {live} to {target}",
-                "stable names follow",
-            ]
-            if dry_run:
-                return {"release": target, "previous": live, "flipped": False, "plan": plan, "stores": {}}
+        live, target = rollback_target(settings, release_id)
+        release = find_release(settings, target)
+        parts = PARTS[release.kind]
+        plan = [
+            f"check that every store still holds {target}",
+            f"flip from {live} to {target}",
+            "stable names follow",
+        ]
+        if dry_run:
+            return {"release": target, "previous": live, "flipped": False, "plan": plan, "stores": {}}
+        with closing(open_for(settings, parts)) as stores:
             try:
-                results = {load.name: load.verify() for load in store_loads(release, stores)}
+                results = {part.name: part.verify(release, stores) for part in parts}
             except StoreError as error:
                 raise ReleaseError(f"{target} cannot be rolled back to: {error.message}; publish it instead") from error
             stores.users.flip(settings.scene, target, live)
             follow(release, stores)
-        finally:
-            stores.close()
     return {
         "release": target,
         "previous": live,
@@ -135,26 +111,26 @@ def rollback(settings: Settings, release_id: str = "", *, dry_run: bool = False)
     }
 
 
-def store_loads(release: Release, stores: Stores) -> list[Load]:
-    """The four stores' parts, in the order in which they are applied."""
-    return [
-        Load("users", lambda: load_users(release, stores.users), lambda: verify_users(release, stores.users)),
-        Load("items", lambda: load_items(release, stores.items), lambda: verify_items(release, stores.items)),
-        Load(
-            "features",
-            lambda: load_features(release, stores.features),
-            lambda: verify_features(release, stores.features),
-        ),
-        Load("scorer", lambda: load_model(release, stores.scorer), lambda: verify_model(release, stores.scorer)),
-    ]
+def rollback_target(settings: Settings, release_id: str) -> tuple[str | None, str]:
+    """What is live, and the release to go back to: the named one, or the one that was live before.
+
+    Raises:
+        ReleaseError: none was.
+    """
+    with closing(open_users(settings)) as users:
+        live = users.live(settings.scene, POINTER_TIMEOUT_S)
+        target = release_id or previous_release(users.history(settings.scene), live)
+    if not target:
+        raise ReleaseError(f"scene {settings.scene}: {live or 'nothing'} is live and no other release was before it")
+    return live, target
 
 
-def planned(release: Release, live: str | None, loads: list[Load], journal: Journal, drop: list[str]) -> list[str]:
+def planned(release: Release, live: str | None, parts: Sequence[Part], journal: Journal, drop: list[str]) -> list[str]:
     """The plan in words."""
     lines = []
-    for load in loads:
-        done = load.name in journal.done
-        lines.append(f"{load.name}: {'verify what was written before' if done else 'load and verify'}")
+    for part in parts:
+        done = part.name in journal.done
+        lines.append(f"{part.name}: {'verify what was written before' if done else 'load and verify'}")
     lines.append(
         f"flip from {live} to {release.id}" if live != release.id else f"{release.id} is live already: no flip"
     )
@@ -163,23 +139,23 @@ def planned(release: Release, live: str | None, loads: list[Load], journal: Jour
     return lines
 
 
-def apply(load: Load, journal: Journal) -> dict[str, Any]:
+def apply(part: Part, release: Release, stores: Stores, journal: Journal) -> dict[str, Any]:
     """Brings one store to where the plan wants it: what was done before is verified, and loaded anew when it does not hold."""
-    if load.name in journal.done:
+    if part.name in journal.done:
         try:
-            return {**journal.done[load.name]["result"], **load.verify(), "resumed": True}
+            return {**journal.done[part.name]["result"], **part.verify(release, stores), "resumed": True}
         except StoreError as error:
-            log.warning("%s: was written before, but %s; loading it again", load.name, error.message)
-    result = {**load.load(), **load.verify()}
-    journal.note(load.name, result)
-    log.info("  %s: %s", load.name, result)
+            log.warning("%s: was written before, but %s; loading it again", part.name, error.message)
+    result = {**part.load(release, stores), **part.verify(release, stores)}
+    journal.note(part.name, result)
+    log.info("  %s: %s", part.name, result)
     return result
 
 
 def follow(release: Release, stores: Stores) -> None:
     """What people and other programs use by name follows the pointer."""
-    stores.items.promote(release)
-    stores.features.promote(release)
+    for part in PARTS[release.kind]:
+        part.promote(release, stores)
 
 
 def previous_release(history: list[Flip], live: str | None) -> str:

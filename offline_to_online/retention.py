@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 
 from data_exchange_center.release import list_releases
 from data_exchange_center.settings import Settings
+from offline_to_online.parts import Part
 from online.stores.ports import Flip, Stores
 
 log = logging.getLogger("marquee")
@@ -27,33 +29,31 @@ def kept_releases(history: list[Flip], keep: int, now: float, grace: float) -> l
     return [release for place, release in enumerate(latest) if place < keep or release in recent]
 
 
-def held_releases(settings: Settings, stores: Stores) -> list[str]:
-    """Every release of the scene of which any store holds something, whole or not.
+def held_releases(settings: Settings, stores: Stores, parts: Sequence[Part]) -> list[str]:
+    """Every release of the scene of which a store of these parts holds something, whole or not.
 
-    Item index and scorer are shared by all scenes: of what they hold, the scene's are those that it has on disk or had live.
+    Some stores are shared by all scenes: of what they hold, the scene's are those that it has on disk or had live.
     """
     own = {*list_releases(settings), *(flip.release for flip in stores.users.history(settings.scene))}
-    shared = {*stores.items.releases(), *stores.scorer.releases()}
-    return sorted({*stores.users.releases(settings.scene), *stores.features.releases(), *(own & shared)})
+    held = [(set(part.held(stores, settings.scene)), part.shared) for part in parts]
+    return sorted({release for found, shared in held for release in (found & own if shared else found)})
 
 
-def releases_to_drop(settings: Settings, stores: Stores, publishing: str = "") -> list[str]:
+def releases_to_drop(settings: Settings, stores: Stores, parts: Sequence[Part], publishing: str = "") -> list[str]:
     """What `prune` would remove once `publishing` is live."""
     history = stores.users.history(settings.scene)
     now = time.time()
     if publishing and (not history or history[-1].release != publishing):
         history = [*history, Flip(publishing, now)]
     kept = {*kept_releases(history, settings.stores.keep_releases, now, GRACE_S), publishing}
-    return [release for release in held_releases(settings, stores) if release not in kept]
+    return [release for release in held_releases(settings, stores, parts) if release not in kept]
 
 
-def prune(settings: Settings, stores: Stores) -> list[str]:
+def prune(settings: Settings, stores: Stores, parts: Sequence[Part]) -> list[str]:
     """Removes from every store what is not kept, half-written releases of publishers that died included; returns their ids."""
-    dropped = releases_to_drop(settings, stores)
+    dropped = releases_to_drop(settings, stores, parts)
     for release in dropped:
         log.info("  dropping %s", release)
-        stores.users.drop(settings.scene, release)
-        stores.items.drop(release)
-        stores.features.drop(release)
-        stores.scorer.drop(release)
+        for part in parts:
+            part.drop(stores, settings.scene, release)
     return dropped

@@ -2,6 +2,7 @@
 
     settings = make_settings(tmp_path)
     release = make_release(tmp_path, users=30, items=80, ids="string", seed=1)
+    scorer = make_scorer_release(tmp_path)  # of kind "scorer", in Criteo's shape; make_rows gives it rows
 
 A release holds what a real one holds: every table, a feature spec with user, item, context and candidate features (numbers,
 strings, lists of both), recall arrays, and an ONNX graph that takes raw features with the encoding inside. The graph is a
@@ -22,6 +23,7 @@ from data_exchange_center import columns as c
 from data_exchange_center import tables
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.release import Release, new_release, open_release
+from data_exchange_center.scored_rows import SAMPLE
 from data_exchange_center.settings import Settings, load_settings
 from data_exchange_center.workspace import Workspace, write_table
 from tests.recall_arrays import write_recall
@@ -33,6 +35,9 @@ SNAPSHOT = 893_286_638  # unix seconds of the newest known event, plus 1
 HISTORY = 6  # elements of the sequence feature
 ITEM_TERMS = 3  # elements of the multi-categorical feature
 DIMENSION = 8  # of the recall embeddings; vectors have 2 more elements
+ROW_NUMBERS = tuple(f"i{n}" for n in range(1, 14))
+ROW_IDS = tuple(f"c{n}" for n in range(1, 27))
+ROW_TOKENS = 40  # ids that the scorer's model knows, of each column
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,54 @@ def make_release(
         spec = write_spec(folder / "feature_spec.yaml", settings.scene)
         write_tables(folder, content, spec)
         write_recall(folder, content, generator, DIMENSION)
-        write_model(folder / "model" / "model.onnx", spec, content, generator)
+        strings = sorted({term for terms in content.item_terms for term in terms} | {*content.genders, "unknown"})
+        tokens = {feature.name: strings for feature in spec.inputs if feature.dtype == "string"}
+        tokens |= {"user_id": content.user_ids, "item_id": content.item_ids, "history_items": content.item_ids}
+        write_model(folder / "model" / "model.onnx", spec, tokens, str(content.id_type), generator)
     return open_release(Workspace(settings).releases / identifier)
+
+
+def make_scorer_release(tmp_path: Path, seed: int = 0, settings: Settings | None = None, rows: int = 50) -> Release:
+    """Writes a release of kind "scorer" for rows in Criteo's shape; another seed is another release.
+
+    The graph's inputs are called `raw_<feature>`, so that a feature's name taken for an input's shows.
+    """
+    settings = settings or make_settings(tmp_path, **{"features.spec": "criteo"})
+    generator = np.random.default_rng(seed)
+    scorer = {"inputs": {name: f"raw_{name}" for name in (*ROW_NUMBERS, *ROW_IDS)}, "output": "like"}
+    manifest = {"rows": {}, "metrics": {}, "scorer": scorer}
+    with new_release(settings.with_values(seed=seed), manifest, "scorer") as (identifier, folder):
+        declared = row_features(settings.scene)
+        (folder / "feature_spec.yaml").write_text(yaml.safe_dump(declared, sort_keys=False), encoding="utf-8")
+        tokens = {f"raw_{name}": range(1, ROW_TOKENS) for name in ROW_IDS}
+        renamed = FeatureSpec.model_validate(row_features(settings.scene, "raw_"))
+        write_model(folder / "model" / "model.onnx", renamed, tokens, "int64", generator)
+        write_table(folder / SAMPLE, make_rows(rows, seed).drop_columns(["label"]))
+    return open_release(Workspace(settings).releases / identifier)
+
+
+def row_features(scene: str, prefix: str = "") -> dict[str, Any]:
+    """The declaration of Criteo's 13 numbers and 26 ids, as a YAML tree; a missing number is -1."""
+    candidate = {"entity": "candidate"}
+    numbers = [{"name": prefix + name, **candidate, "type": "numeric", "default": -1.0} for name in ROW_NUMBERS]
+    coded = {"type": "categorical", "dtype": "int64", "vocabulary": {"policy": "learned"}, "embedding": 4}
+    return {
+        "scene": scene,
+        "features": [*numbers, *({"name": prefix + name, **candidate, **coded} for name in ROW_IDS)],
+    }
+
+
+def make_rows(count: int, seed: int = 0) -> pa.Table:
+    """Random rows in Criteo's shape: label, i1 to i13, c1 to c26; a tenth of the values is missing, a tenth of the ids unseen."""
+    generator = np.random.default_rng(seed)
+    columns: dict[str, pa.Array] = {"label": pa.array((generator.random(count) < 0.2).astype(np.float32))}
+    for name in ROW_NUMBERS:
+        values = generator.integers(0, 1000, count).astype(np.float32)
+        columns[name] = pa.array(values, mask=generator.random(count) < 0.1)
+    for name in ROW_IDS:
+        ids = generator.integers(1, ROW_TOKENS * 10 // 9, count)
+        columns[name] = pa.array(ids, mask=generator.random(count) < 0.1)
+    return pa.table(columns)
 
 
 def make_content(generator: np.random.Generator, users: int, items: int, ids: str) -> Content:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,18 +12,22 @@ from onnx import TensorProto, helper, numpy_helper
 
 from data_exchange_center.feature_spec import Feature, FeatureSpec
 
-if TYPE_CHECKING:
-    from tests.factories import Content
-
 OUTPUTS = ("score", "like", "score_logit", "like_logit")
 ELEMENT = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT, "string": TensorProto.STRING}
 
 
-def write_model(path: Path, spec: FeatureSpec, content: Content, generator: np.random.Generator) -> None:
-    """Writes the graph: user and context inputs have leading dimension 1, item and candidate inputs N; outputs float32 [N]."""
-    ids = "string" if isinstance(content.user_ids[0], str) else "int64"
-    tokens = {"user_id": content.user_ids, "item_id": content.item_ids, "history_items": content.item_ids}
-    strings = sorted({term for terms in content.item_terms for term in terms} | {*content.genders, "unknown"})
+def write_model(
+    path: Path,
+    spec: FeatureSpec,
+    tokens: Mapping[str, Sequence[int] | Sequence[str]],
+    ids: str,
+    generator: np.random.Generator,
+) -> None:
+    """Writes the graph: user and context inputs have leading dimension 1, item and candidate inputs N; outputs float32 [N].
+
+    Args:
+        tokens: of each feature with a vocabulary. ids: dtype of user and item ids.
+    """
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
@@ -38,7 +43,7 @@ def write_model(path: Path, spec: FeatureSpec, content: Content, generator: np.r
         """An op chain from a raw input [rows(, length)] to its effect [rows]."""
         name = feature.name
         if feature.vocabulary:
-            keys = tokens.get(name, strings)
+            keys = tokens[name]
             kind: dict[str, Any] = {"keys_strings": keys} if dtype == "string" else {"keys_int64s": keys}
             weights = generator.normal(0, 0.3, len(keys)).astype(np.float32).tolist()
             encoded = helper.make_node(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.release import Release, find_release
+from data_exchange_center.scored_rows import SAMPLE as SAMPLE_ROWS
+from data_exchange_center.scored_rows import sample_inputs
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.lock import publish_lock
@@ -37,7 +40,8 @@ def load_model(release: Release, scorer: Scorer) -> dict[str, Any]:
 
 
 def verify_model(release: Release, scorer: Scorer, sample: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
-    """Scores candidates of random users by the scorer and by the release's own file, opened here.
+    """Scores the same rows by the scorer and by the release's own file, opened here: candidates of random users, or the rows
+    that a scorer release keeps for this.
 
     Returns:
         verified: scores compared; max_abs_delta: the largest difference of any output.
@@ -56,24 +60,34 @@ def verify_model(release: Release, scorer: Scorer, sample: int = SAMPLE, seed: i
     if held != promised:
         raise StoreError(f"scorer: release {release.id} is served from {held}, the release says {promised}")
     own = open_model(release.file("model/model.onnx").read_bytes(), promised)
-    reference = OfflineReference(release)
-    items = sample_rows(len(reference.item_ids), CANDIDATES, seed)
-    candidates = [reference.item_ids[row] for row in items]
     compared, worst = 0, 0.0
-    for row in sample_rows(len(reference.user_ids), sample, seed):
-        user = reference.user_ids[row]
-        inputs = reference.inputs(user, candidates, reference.last_timestamp(user) + 1)
+    for told, inputs in rows_to_compare(release, sample, seed):
         expected, found = own.score(inputs), scorer.score(release.id, inputs, READ_TIMEOUT_S)
         for name, values in expected.items():
             delta = np.abs(values - found[name])
             worst, compared = max(worst, float(delta.max())), compared + len(delta)
             if not delta.max() <= TOLERANCE:
-                item = candidates[int(np.argmax(delta))]
+                row = told[int(np.argmax(delta))]
                 raise StoreError(
-                    f"scorer: {name} of user {user!r} and item {item!r} differs by {delta.max():.3g} from the release's own model",
-                    field=name,
+                    f"scorer: {name} of {row} differs by {delta.max():.3g} from the release's own model", field=name
                 )
     return {"verified": compared, "max_abs_delta": worst}
+
+
+def rows_to_compare(release: Release, sample: int, seed: int) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+    """(each row in words, inputs of the graph) of each request to compare."""
+    if release.kind == "scorer":
+        inputs = sample_inputs(release)
+        count = len(next(iter(inputs.values())))
+        yield [f"row {row} of {SAMPLE_ROWS}" for row in range(count)], inputs
+        return
+    reference = OfflineReference(release)
+    items = sample_rows(len(reference.item_ids), CANDIDATES, seed)
+    candidates = [reference.item_ids[row] for row in items]
+    for row in sample_rows(len(reference.user_ids), sample, seed):
+        user = reference.user_ids[row]
+        told = [f"user {user!r} and item {item!r}" for item in candidates]
+        yield told, reference.inputs(user, candidates, reference.last_timestamp(user) + 1)
 
 
 def sync_model(settings: Settings, release_id: str = "") -> dict[str, Any]:

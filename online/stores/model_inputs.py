@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data_exchange_center.errors import StoreError
+from data_exchange_center.release import Release
+from data_exchange_center.scored_rows import row_form
 
 ELEMENTS: dict[str, str] = {
     "tensor(float)": "float32",
@@ -24,7 +26,7 @@ NUMPY: dict[str, Any] = {
     "int32": np.int32,
     "bool": np.bool_,
 }
-OUTPUTS = ("score", "like", "score_logit", "like_logit")
+OUTPUTS = ("score", "like", "score_logit", "like_logit")  # of a chain's graph
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,15 @@ def checked_inputs(
                 f"model input {want.name!r}: {len(value)} candidates, others have {candidates}", field=want.name
             )
     return dict(given), max(candidates, 0)
+
+
+def check_outputs(release: Release, given: Collection[str]) -> None:
+    """Makes sure that a graph answers what its release's readers ask for.
+
+    Raises:
+        StoreError: an output is missing; `field` names it.
+    """
+    wanted = OUTPUTS if release.kind == "chain" else (row_form(release).output,)
+    absent = sorted(set(wanted) - set(given))
+    if absent:
+        raise StoreError(f"the model of release {release.id} has no output {absent}", field=absent[0])

@@ -20,7 +20,7 @@ from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace, atomic_folder, read_json, sha256, write_json
 from online.stores.lru import OpenReleases
-from online.stores.model_inputs import OUTPUTS, ModelInput, checked_inputs, declared_input
+from online.stores.model_inputs import ModelInput, check_outputs, checked_inputs, declared_input
 from online.stores.ports import Scorer
 
 META = "model.json"
@@ -39,23 +39,24 @@ class OpenModel:
 
     session: onnxruntime.InferenceSession
     inputs: tuple[ModelInput, ...]
+    outputs: tuple[str, ...]
     fingerprint: dict[str, str]
 
     def score(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, float32 [N]."""
         inputs, candidates = checked_inputs(self.inputs, given)
         if not candidates:
-            return {name: np.empty(0, np.float32) for name in OUTPUTS}
+            return {name: np.empty(0, np.float32) for name in self.outputs}
         try:
-            values = self.session.run(OUTPUTS, inputs)
+            values = self.session.run(self.outputs, inputs)
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise StoreError(f"the model failed: {error}") from error
-        for name, value in zip(OUTPUTS, values, strict=True):
+        for name, value in zip(self.outputs, values, strict=True):
             if value.shape != (candidates,):
                 raise StoreError(
                     f"model output {name!r}: expected shape [{candidates}], got {list(value.shape)}", field=name
                 )
-        return dict(zip(OUTPUTS, values, strict=True))
+        return dict(zip(self.outputs, values, strict=True))
 
 
 class OnnxScorer(Scorer):
@@ -82,7 +83,7 @@ class OnnxScorer(Scorer):
             with atomic_folder(folder) as temporary:
                 shutil.copyfile(release.file("model/model.onnx"), temporary / MODEL)
                 write_json(temporary / META, promised)
-        self._open.get(release.id)
+        check_outputs(release, self._open.get(release.id).outputs)
 
     def ready(self, release: str, timeout: float) -> bool:
         try:
@@ -144,11 +145,8 @@ def open_model(content: bytes, meta: dict[str, str]) -> OpenModel:
         raise StoreError(
             f"model of feature spec {meta['feature_spec_sha256'][:12]}: not a usable ONNX file: {error}"
         ) from error
-    absent = sorted(set(OUTPUTS) - {output.name for output in session.get_outputs()})
-    if absent:
-        raise StoreError(f"the model has no output {absent}", field=absent[0])
     inputs = tuple(declared_input(given.name, given.type, given.shape) for given in session.get_inputs())
-    return OpenModel(session, inputs, meta)
+    return OpenModel(session, inputs, tuple(given.name for given in session.get_outputs()), meta)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:

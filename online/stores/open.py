@@ -6,7 +6,7 @@ with an opener and a line in `ADAPTERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any, cast
 
@@ -45,23 +45,27 @@ PORTS = ("user_store", "item_index", "feature_store", "scorer")  # in the order 
 POINTER_TIMEOUT_S = 2.0
 
 
-def open_stores(settings: Settings) -> Stores:
+def open_stores(settings: Settings, ports: Collection[str] = PORTS) -> Stores:
     """All four ports; the embedded Redis is started when it is needed and does not run.
 
     Call it after a fork, once per process.
+
+    Args:
+        ports: what the caller uses; the others are None, and their backends need not run.
 
     Raises:
         SettingsError: a URL's scheme is unknown.
         StoreUnavailable: the embedded Redis does not start.
     """
-    openers = [_opener(settings, setting) for setting in PORTS]  # every URL is checked before anything is started
+    openers = [
+        _opener(settings, setting) if setting in ports else lambda: None for setting in PORTS
+    ]  # every URL is checked before anything is started
     opened: list[Any] = []
     try:
         for opener in openers:
             opened.append(opener())
     except BaseException:
-        for store in opened:
-            store.close()
+        Stores(*opened, *[None] * (len(PORTS) - len(opened))).close()
         raise
     return Stores(*opened)
 

@@ -335,12 +335,16 @@ class Scorer(ABC):
         """Runs the release's graph: user and context inputs [1, ...], item and candidate inputs [N, ...].
 
         Returns:
-            output name -> float32 [N]: `score`, `like`, `score_logit`, `like_logit`.
+            output name -> float32 [N], every output of the graph; a chain's has `score`, `like`, `score_logit`, `like_logit`.
         """
 
     @abstractmethod
     def load(self, release: Release) -> None:
-        """Makes a release's model ready beside the others (idempotent, checksum compared, warmed up)."""
+        """Makes a release's model ready beside the others (idempotent, checksum compared, warmed up).
+
+        Raises:
+            StoreError: the graph takes or gives something that this kind of release does not.
+        """
 
     @abstractmethod
     def ready(self, release: str, timeout: float) -> bool:
@@ -376,4 +380,5 @@ class Stores:
 
     def close(self) -> None:
         for store in (self.users, self.items, self.features, self.scorer):
-            store.close()
+            if store is not None:  # a caller that needs some of them opens only those
+                store.close()

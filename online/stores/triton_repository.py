@@ -25,6 +25,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from data_exchange_center.errors import ReleaseError, StoreError
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import atomic_folder, atomic_path, sha256
+from online.stores.model_inputs import check_outputs
 from online.stores.triton_versions import PREFIX, Version, versions_in
 
 CONFIG = "config.pbtxt"
@@ -127,6 +128,7 @@ class ModelRepository:
         """Puts a release's graph into the repository, beside the others; a release that is there, whole, is left as it is."""
         source, promised = release.file("model/model.onnx"), release.manifest["files"]["model/model.onnx"]["sha256"]
         signature = read_signature(source)
+        check_outputs(release, [tensor.name for tensor in signature.outputs])
         model = f"{release.scene}-{signature.id}"
         folder = self._root / model
         versions = versions_in(self._read(folder / CONFIG)) if (folder / CONFIG).exists() else {}

@@ -21,10 +21,10 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from data_exchange_center.errors import SettingsError, StoreError, StoreUnavailable
 from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
-from online.stores.model_inputs import OUTPUTS, ModelInput, checked_inputs
+from online.stores.model_inputs import ModelInput, checked_inputs
 from online.stores.ports import Scorer
 from online.stores.triton_tensors import infer_request, read_outputs
-from online.stores.triton_versions import Version, inputs_in, versions_in
+from online.stores.triton_versions import Version, inputs_in, outputs_in, versions_in
 
 LOAD_TIMEOUT = 120.0  # seconds until a server has loaded a version and run it once
 READ_TIMEOUT = 10.0  # seconds for calls outside of requests
@@ -50,6 +50,7 @@ class Served:
 
     version: Version
     inputs: tuple[ModelInput, ...]
+    outputs: tuple[str, ...]
 
 
 class TritonScorer(Scorer):
@@ -80,7 +81,7 @@ class TritonScorer(Scorer):
         served = self._known.get(release) or self._resolve(release, timeout)
         given, candidates = checked_inputs(served.inputs, inputs)
         if not candidates:
-            return {name: np.empty(0, np.float32) for name in OUTPUTS}
+            return {name: np.empty(0, np.float32) for name in served.outputs}
         request = infer_request(served.version.model, served.version.number, given)
         try:
             with _errors(f"score with release {release}"):
@@ -90,12 +91,12 @@ class TritonScorer(Scorer):
         except StoreError:
             self._known.pop(release, None)  # the release may have come back as another version
             raise
-        for name in OUTPUTS:
+        for name in served.outputs:
             if name not in outputs or outputs[name].shape != (candidates,):
                 raise StoreError(
                     f"Triton, release {release}: {name!r} is not an output of shape [{candidates}]", field=name
                 )
-        return {name: outputs[name] for name in OUTPUTS}
+        return {name: outputs[name] for name in served.outputs}
 
     def load(self, release: Release) -> None:
         # imports onnx, which only publishing needs
@@ -185,8 +186,8 @@ class TritonScorer(Scorer):
                 request = pb.ModelConfigRequest(name=model)
                 config = self._stub.ModelConfig(request, timeout=_left(deadline)).config
                 if versions := versions_in(config):
-                    inputs = inputs_in(config)
-                    found |= {release: Served(version, inputs) for release, version in versions.items()}
+                    inputs, outputs = inputs_in(config), outputs_in(config)
+                    found |= {release: Served(version, inputs, outputs) for release, version in versions.items()}
         return found
 
 

@@ -50,3 +50,8 @@ def inputs_in(config: pb.ModelConfig) -> tuple[ModelInput, ...]:
         declared_input(tensor.name, ELEMENTS.get(tensor.data_type, str(tensor.data_type)), list(tensor.dims))
         for tensor in config.input
     )
+
+
+def outputs_in(config: pb.ModelConfig) -> tuple[str, ...]:
+    """What a model gives."""
+    return tuple(tensor.name for tensor in config.output)

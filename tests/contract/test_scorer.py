@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -10,9 +12,10 @@ import pytest
 
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.release import Release
+from data_exchange_center.scored_rows import sample_inputs
 from online.stores.model_inputs import OUTPUTS
 from online.stores.ports import Scorer
-from tests.factories import HISTORY, ITEM_TERMS, SNAPSHOT, TERMS
+from tests.factories import HISTORY, ITEM_TERMS, SNAPSHOT, TERMS, make_scorer_release
 
 T = 10.0  # seconds
 Inputs = dict[str, np.ndarray]
@@ -155,6 +158,28 @@ def test_a_dropped_release_is_gone_and_the_others_are_not(scorer: Scorer, loaded
     assert scorer.ready(stays.id, T)
     scorer.load(gone)
     assert len(scorer.score(gone.id, inputs_of(gone, 3), T)["score"]) == 3
+
+
+def test_a_scorer_release_answers_whole_rows_beside_the_chains(
+    scorer: Scorer, loaded: list[Release], tmp_path: Path
+) -> None:
+    release = make_scorer_release(tmp_path)
+    scorer.load(release)
+    inputs = sample_inputs(release)
+    found = scorer.score(release.id, inputs, T)
+    for name, values in exact(release, inputs).items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-6)
+    scorer.drop(release.id)
+    assert scorer.ready(loaded[0].id, T)
+
+
+def test_a_model_without_the_output_that_its_release_promises_is_not_loaded(scorer: Scorer, tmp_path: Path) -> None:
+    release = make_scorer_release(tmp_path)
+    manifest = {**release.manifest, "scorer": {**release.manifest["scorer"], "output": "ctr"}}
+    with pytest.raises(StoreError, match="ctr") as caught:
+        scorer.load(replace(release, manifest=manifest))
+    assert caught.value.field == "ctr"
+    scorer.drop(release.id)
 
 
 def test_a_release_that_was_never_loaded_is_not_ready(scorer: Scorer, loaded: list[Release]) -> None:

@@ -9,6 +9,7 @@ from data_exchange_center.errors import ReleaseError
 from data_exchange_center.release import (
     MANIFEST,
     REQUIRED_FILES,
+    Kind,
     Release,
     find_release,
     list_releases,
@@ -23,9 +24,9 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(environment={"MARQUEE_DATA__STORE": str(tmp_path), "MARQUEE_SERVE__ADMIN_TOKEN": "s3cret"})
 
 
-def write_release(settings: Settings, leave_out: str = "") -> Release:
-    with new_release(settings, {"metrics": {"auc": 0.8}}) as (release, folder):
-        for name in REQUIRED_FILES:
+def write_release(settings: Settings, leave_out: str = "", kind: Kind = "chain") -> Release:
+    with new_release(settings, {"metrics": {"auc": 0.8}}, kind) as (release, folder):
+        for name in REQUIRED_FILES[kind]:
             if name != leave_out:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(f"content of {name}")
@@ -40,6 +41,28 @@ def test_a_release_opens_as_it_was_written(settings: Settings) -> None:
     assert promised <= set(release.manifest)
 
 
+def test_a_release_made_before_there_were_kinds_is_a_chain(settings: Settings) -> None:
+    release = write_release(settings)
+    manifest = json.loads((release.path / MANIFEST).read_text())
+    del manifest["kind"]
+    (release.path / MANIFEST).write_text(json.dumps(manifest))
+    assert open_release(release.path).kind == "chain"
+
+
+def test_a_release_of_a_kind_that_is_not_known_is_refused(settings: Settings) -> None:
+    release = write_release(settings, kind="scorer")
+    manifest = json.loads((release.path / MANIFEST).read_text())
+    (release.path / MANIFEST).write_text(json.dumps({**manifest, "kind": "oracle"}))
+    with pytest.raises(ReleaseError, match="'oracle' is none of chain, scorer"):
+        open_release(release.path)
+
+
+def test_a_scorer_needs_no_tables_and_a_chain_does(settings: Settings) -> None:
+    assert write_release(settings, kind="scorer").kind == "scorer"
+    with pytest.raises(ReleaseError, match=r"tables/users\.parquet"):
+        write_release(settings, leave_out="tables/users.parquet")
+
+
 def test_the_manifest_holds_no_secret_and_no_path_of_the_machine(settings: Settings) -> None:
     text = (write_release(settings).path / MANIFEST).read_text()
     assert "s3cret" not in text
@@ -52,9 +75,9 @@ def test_an_incomplete_release_never_appears(settings: Settings) -> None:
     assert list_releases(settings) == []
 
 
-@pytest.mark.parametrize("name", REQUIRED_FILES)
-def test_a_missing_or_altered_file_is_named(settings: Settings, name: str) -> None:
-    release = write_release(settings)
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, files in REQUIRED_FILES.items() for name in files])
+def test_a_missing_or_altered_file_is_named(settings: Settings, kind: Kind, name: str) -> None:
+    release = write_release(settings, kind=kind)
     file = release.path / name
     content = file.read_text()
     file.write_text(content.replace("content", "contend"))

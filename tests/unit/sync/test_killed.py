@@ -20,6 +20,7 @@ import pytest
 
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
+from offline_to_online import parts
 from offline_to_online.journal import read_journal
 from offline_to_online.publish import publish
 from offline_to_online.retention import held_releases
@@ -27,7 +28,7 @@ from online.stores.open import open_stores
 from tests.factories import make_release, make_settings
 from tests.unit.sync.whole import live, serves
 
-PUBLISH = "offline_to_online.publish"
+PUBLISH, PARTS = "offline_to_online.publish", "offline_to_online.parts"
 REDIS = "online.stores.redis_users.RedisUsers"
 FEAST = "online.stores.feast_features.FeastFeatures"
 
@@ -37,13 +38,13 @@ FORKS.set_forkserver_preload([PUBLISH, "online.stores.feast_embedded", "online.s
 # where the publisher dies: before, during or after the call of this function; and whether the new release is live by then
 PLACES = {
     "half of the users written": ("during", f"{REDIS}.write", False),
-    "users written, not verified": ("after", f"{PUBLISH}.load_users", False),
+    "users written, not verified": ("after", f"{PARTS}.load_users", False),
     "users verified, not noted": ("before", "offline_to_online.journal.Journal.note", False),
     "half of the item index": ("before", "online.stores.embedded_items.write_json", False),
-    "items loaded": ("after", f"{PUBLISH}.load_items", False),
+    "items loaded": ("after", f"{PARTS}.load_items", False),
     "features registered, not materialized": ("before", "online.stores.feast_import.FeatureStore.materialize", False),
-    "features loaded": ("after", f"{PUBLISH}.load_features", False),
-    "model loaded": ("after", f"{PUBLISH}.load_model", False),
+    "features loaded": ("after", f"{PARTS}.load_features", False),
+    "model loaded": ("after", f"{PARTS}.load_model", False),
     "all verified, before the flip": ("before", f"{REDIS}.flip", False),
     "flipped, the copy not written": ("before", "online.stores.local_copy.write_json", True),
     "flipped, names not promoted": ("before", f"{PUBLISH}.follow", True),
@@ -79,7 +80,7 @@ def test_a_publisher_killed_anywhere_leaves_the_live_release_whole(
     stores = open_stores(settings)
     assert stores.users.live_copy(settings.scene) == newer.id
     expected = {newer.id} if settings.stores.keep_releases == 1 else {newer.id, older.id}
-    assert set(held_releases(settings, stores)) == expected
+    assert set(held_releases(settings, stores, parts.PARTS["chain"])) == expected
     stores.close()
 
 
@@ -88,7 +89,7 @@ def test_what_a_dead_publisher_left_of_a_release_goes_when_another_one_is_publis
     publish(settings, releases[0].id)
     publisher = FORKS.Process(
         target=dying_publisher,
-        args=(str(Workspace(settings).root), 2, releases[1].id, "after", f"{PUBLISH}.load_items"),
+        args=(str(Workspace(settings).root), 2, releases[1].id, "after", f"{PARTS}.load_items"),
     )
     publisher.start()
     publisher.join(60)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pytest
 
 from data_exchange_center.errors import LockHeld, ReleaseError, StoreError
 from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
-from offline_to_online import publish as publishing
+from offline_to_online import parts
 from offline_to_online.journal import journal_path, read_journal
 from offline_to_online.lock import publish_lock
 from offline_to_online.publish import publish, rollback
@@ -22,7 +23,7 @@ from offline_to_online.recall.s2_item_to_es import sync_items
 from offline_to_online.retention import kept_releases
 from online.stores.open import open_stores
 from online.stores.ports import Flip
-from tests.factories import make_release
+from tests.factories import make_release, make_scorer_release
 from tests.unit.sync.whole import live, serves
 
 
@@ -112,7 +113,7 @@ def test_a_store_that_reads_back_something_else_stops_the_publish(
         raise StoreError(f"{part}: something else came back")
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, names[part], wrong)
+        patched.setattr(parts, names[part], wrong)
         with pytest.raises(StoreError, match="something else"):
             publish(settings, newer.id)
     assert live(settings) == older.id
@@ -190,3 +191,53 @@ def test_the_steps_load_and_verify_on_their_own_and_leave_the_pointer(settings: 
     assert sync_model(settings)["max_abs_delta"] <= 1e-5
     assert serves(settings, release)
     assert live(settings) is None
+
+
+def scorer_settings(settings: Settings) -> Settings:
+    """The same store, the scene of rows; every store but the pointer's and the scorer is away."""
+    away = {"stores.item_index": "http://127.0.0.1:9", "stores.feature_store": "redis://127.0.0.1:9"}
+    return settings.with_values(**{"features.spec": "criteo", **away})
+
+
+def test_a_scorer_release_goes_to_the_scorer_alone_and_flips_its_own_scene(settings: Settings) -> None:
+    chain, rows = release_of(settings, 0), scorer_settings(settings)
+    publish(settings)
+    older, newer = (make_scorer_release(Workspace(rows).root.parent, seed, rows) for seed in range(2))
+    assert publish(rows, older.id)["dropped"] == []
+    result = publish(rows)
+    assert (result["release"], result["previous"], result["flipped"]) == (newer.id, older.id, True)
+    assert list(result["stores"]) == ["scorer"]
+    assert result["stores"]["scorer"]["verified"] == 50 * 4
+    assert (live(settings), live(settings.with_values(**{"features.spec": "criteo"}))) == (chain.id, newer.id)
+    assert rollback(rows)["release"] == older.id
+    assert serves(settings, chain)
+
+
+def test_old_scorer_releases_go_and_other_scenes_are_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline_to_online.retention.GRACE_S", 0.0)
+    chain, rows = release_of(settings, 0), scorer_settings(settings)
+    publish(settings)
+    made = [make_scorer_release(Workspace(rows).root.parent, seed, rows) for seed in range(3)]
+    assert [publish(rows, release.id)["dropped"] for release in made] == [[], [], [made[0].id]]
+    stores = open_stores(settings)
+    assert stores.scorer.releases() == sorted([chain.id, made[1].id, made[2].id])
+    stores.close()
+
+
+def test_a_scorer_that_answers_something_else_is_not_published(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = scorer_settings(settings)
+    make_scorer_release(Workspace(rows).root.parent, 0, rows)
+    monkeypatch.setattr(
+        "online.stores.onnx_scorer.OnnxScorer.score",
+        lambda self, release, inputs, timeout: {
+            name: values + np.float32(1e-3) * (np.arange(len(values)) == 7)
+            for name, values in self._open.get(release).score(inputs).items()
+        },
+    )
+    with pytest.raises(StoreError, match=r"row 7 of sample/rows\.parquet differs by 0\.001"):
+        publish(rows)
+    assert live(settings.with_values(**{"features.spec": "criteo"})) is None
