@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from offline.models.layers import Mlp, Projections, Sides, WeightedNumbers, fm_pooling
+from offline.models.inputs import FmPooling, LinearTerm, beside, flat, flat_sizes
+from offline.models.layers import Mlp, Sides
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -72,65 +72,32 @@ class DeepFm(nn.Module):
     def __init__(self, shape: Shape, options: DeepFmOptions) -> None:
         super().__init__()
         self.options = options
-        size = options.fm_size
-        self.user_projections = Projections(shape.user_fields, size)
-        self.item_projections = Projections(shape.item_fields, size)
-        if options.numbers_in_fm:
-            self.user_weighted = WeightedNumbers(shape.user_numbers, size)
-            self.item_weighted = WeightedNumbers(shape.item_numbers, size)
-        if options.linear_numbers:
-            self.user_linear = nn.Linear(shape.user_numbers, 1, bias=False)
-            self.item_linear = nn.Linear(shape.item_numbers, 1, bias=False)
-            nn.init.zeros_(self.user_linear.weight)
-            nn.init.zeros_(self.item_linear.weight)
-        self.bias = nn.Parameter(torch.zeros(()))
-        user, item = 0, options.deep_fm * size
-        if options.deep_inputs != "dense":
-            user, item = user + sum(shape.user_fields), item + sum(shape.item_fields)
-        if options.deep_inputs != "embeddings":
-            user, item = user + shape.user_numbers, item + shape.item_numbers
-        if options.vectors == "deep":
-            user, item = user + shape.user_vectors, item + shape.item_vectors
-        self.mlp = Mlp(user, item, options.hidden, options.dropout)
+        self.pairs = FmPooling(shape, options.fm_size, options.numbers_in_fm)
+        self.linear = LinearTerm(shape, numbers=options.linear_numbers, vectors=False)
+        user, item = flat_sizes(shape, **self._deep_blocks())
+        self.mlp = Mlp(user, item + options.deep_fm * options.fm_size, options.hidden, options.dropout)
         if options.vectors == "beside":
             self.beside = Mlp(shape.user_vectors, shape.item_vectors, options.hidden[-1:], options.dropout)
 
     def forward(self, inputs: Assembled) -> Tensor:
         """Logit [*i]."""
-        pooled = self._pooled(inputs)  # [*i, fm_size]
-        logit = pooled.sum(-1) + inputs.first_order[0] + inputs.first_order[1] + self.bias
-        logit = logit + self.mlp(self._deep(inputs, pooled))
-        if self.options.linear_numbers:
-            numbers = inputs.numbers
-            logit = logit + (self.user_linear(numbers.user) + self.item_linear(numbers.item)).squeeze(-1)
+        pooled = self.pairs(inputs)  # [*i, fm_size]
+        logit = self.linear(inputs) + pooled.sum(-1) + self.mlp(self._deep(inputs, pooled))
         if self.options.vectors == "beside":
             logit = logit + self.beside(inputs.vectors)
         return logit
 
-    def _pooled(self, inputs: Assembled) -> Tensor:
-        """The FM's sum of pairwise products; each side is summed on its own and then broadcast."""
-        user = torch.stack(self.user_projections(inputs.user_fields), -2)  # [*u, fields, size]
-        item = torch.stack(self.item_projections(inputs.item_fields), -2)
-        user_sum, user_squares = user.sum(-2), user.square().sum(-2)
-        item_sum, item_squares = item.sum(-2), item.square().sum(-2)
-        if self.options.numbers_in_fm:
-            added, squares = self.user_weighted(inputs.numbers.user)
-            user_sum, user_squares = user_sum + added, user_squares + squares
-            added, squares = self.item_weighted(inputs.numbers.item)
-            item_sum, item_squares = item_sum + added, item_squares + squares
-        return fm_pooling(user_sum + item_sum, user_squares + item_squares)
-
     def _deep(self, inputs: Assembled, pooled: Tensor) -> Sides:
-        user, item = [inputs.numbers.user[..., :0]], [inputs.numbers.item[..., :0]]
-        if self.options.deep_inputs != "dense":
-            user, item = user + inputs.user_fields, item + inputs.item_fields
-        if self.options.deep_inputs != "embeddings":
-            user, item = [*user, inputs.numbers.user], [*item, inputs.numbers.item]
-        if self.options.vectors == "deep":
-            user, item = [*user, inputs.vectors.user], [*item, inputs.vectors.item]
-        if self.options.deep_fm:
-            item = [*item, pooled]
-        return Sides(torch.cat(user, -1), torch.cat(item, -1))
+        user, item = flat(inputs, **self._deep_blocks())
+        return Sides(user, beside([item, pooled]) if self.options.deep_fm else item)
+
+    def _deep_blocks(self) -> dict[str, bool]:
+        """What the MLP reads, as switches of `flat`."""
+        return {
+            "fields": self.options.deep_inputs != "dense",
+            "numbers": self.options.deep_inputs != "embeddings",
+            "vectors": self.options.vectors == "deep",
+        }
 
 
 register("deepfm", DeepFm, DeepFmOptions, PRESETS)

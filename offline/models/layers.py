@@ -21,20 +21,25 @@ class Sides(NamedTuple):
 
 
 class TwoSidedLinear(nn.Module):
-    """A linear layer on the concatenation of both sides, without making the concatenation: W_u u + W_i i + b."""
+    """A linear layer on the concatenation of both sides, without making the concatenation: W_u u + W_i i + b.
+
+    A user's side of size 0 has no weights and is not looked at.
+    """
 
     def __init__(self, user_size: int, item_size: int, out: int) -> None:
         super().__init__()
         whole = nn.Linear(user_size + item_size, out)  # initialised as the one layer that it stands for
-        self.user = nn.Linear(user_size, out, bias=False)
+        self.user = nn.Linear(user_size, out, bias=False) if user_size else None
         self.item = nn.Linear(item_size, out)
         with torch.no_grad():
-            self.user.weight.copy_(whole.weight[:, :user_size])
+            if self.user is not None:
+                self.user.weight.copy_(whole.weight[:, :user_size])
             self.item.weight.copy_(whole.weight[:, user_size:])
             self.item.bias.copy_(whole.bias)
 
     def forward(self, block: Sides) -> Tensor:
-        return self.item(block.item) + self.user(block.user)
+        item = self.item(block.item)
+        return item if self.user is None else item + self.user(block.user)
 
 
 class Mlp(nn.Module):

@@ -54,10 +54,10 @@ class Member(nn.Module):
 
     def __init__(self, spec: FeatureSpec, config: NetworkConfig) -> None:
         super().__init__()
-        self.trunk = Trunk(spec, config.rows)
         entry = architecture(config.model)
         tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
         options = options_of(config.model, changes=tuples)
+        self.trunk = Trunk(spec, config.rows, reads=entry.reads(options))
         self.heads = nn.ModuleDict({head: entry.build(self.trunk.shape(head), options) for head in HEADS})
 
     def logit(self, inputs: Mapping[str, Tensor], head: Head) -> Tensor:

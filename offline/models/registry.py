@@ -6,6 +6,7 @@ A preset is a named set of options, for the variants that were published.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,9 +15,9 @@ from typing import Any
 from torch import nn
 
 from data_exchange_center.errors import SettingsError
-from offline.models.trunk import Shape
+from offline.models.trunk import Reads, Shape
 
-MODULES = ("offline.models.deepfm",)  # each registers its architecture when it is imported
+FILES = ("deepfm", "dnn", "fm", "lr")  # modules beside this one; each registers its architecture when it is imported
 
 
 @dataclass(frozen=True)
@@ -27,34 +28,43 @@ class Architecture:
         build: from the shape of the inputs and the options.
         options: the dataclass of its switches.
         presets: name -> the switches that differ from their defaults; always with "default".
+        reads: what it needs of the trunk, by its options.
     """
 
     name: str
     build: Callable[[Shape, Any], nn.Module]
     options: type[Any]
     presets: Mapping[str, Mapping[str, Any]]
+    reads: Callable[[Any], Reads]
 
 
 _known: dict[str, Architecture] = {}
 
 
 def register(
-    name: str, build: Callable[[Shape, Any], nn.Module], options: type[Any], presets: Mapping[str, Mapping[str, Any]]
+    name: str,
+    build: Callable[[Shape, Any], nn.Module],
+    options: type[Any],
+    presets: Mapping[str, Mapping[str, Any]],
+    reads: Callable[[Any], Reads] = lambda options: Reads(),
 ) -> None:
     """Makes an architecture known under a name; its `default` preset is added when it is not given."""
-    _known[name] = Architecture(name, build, options, {"default": {}, **presets})
+    _known[name] = Architecture(name, build, options, {"default": {}, **presets}, reads)
 
 
 def architecture(name: str) -> Architecture:
     """The architecture of that name.
 
     Raises:
-        SettingsError: there is none; the message lists the known ones.
+        SettingsError: there is none; the message suggests the nearest and lists the known ones.
     """
-    for module in MODULES:
-        importlib.import_module(module)
+    for file in FILES:
+        importlib.import_module(f"offline.models.{file}")
     if name not in _known:
-        raise SettingsError(f"unknown model {name!r}; there are {', '.join(sorted(_known))}", field="rank.model")
+        near = difflib.get_close_matches(name, _known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = ", ".join(sorted(_known))
+        raise SettingsError(f"unknown model {name!r}{hint}; there are {known}", field="rank.model")
     return _known[name]
 
 

@@ -7,7 +7,7 @@ hold nothing that learns, so training computes them once per row and hands them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,14 +25,30 @@ Head = Literal["like", "choose"]
 HEADS: tuple[Head, ...] = ("like", "choose")
 
 
+class Sequence(NamedTuple):
+    """The elements of a list of the user's, for an architecture that pools them by the item at hand.
+
+    Attributes:
+        elements: [*u, L, d]. mask: [*u, L], 1 for elements and 0 for padding.
+        weights: [*u, L], the value that goes with each element (liked or not), where the feature declares one.
+        target: [*i, d], the item's embedding from the same table.
+    """
+
+    elements: Tensor
+    mask: Tensor
+    weights: Tensor | None
+    target: Tensor
+
+
 class Assembled(NamedTuple):
-    """What an architecture reads. A field is one embedding vector, of whatever size its feature declares.
+    """What an architecture reads. A field is one embedding vector, of whatever size the trunk gave its feature.
 
     Attributes:
         user_fields, item_fields: [*u, d_f] and [*i, d_f] each, in the order of the trunk's sizes.
         first_order: sums of one-dimensional weights of all ids, ([*u], [*i]).
         numbers: normalised numbers and crosses, ([*u, n], [*i, m]).
         vectors: dense vectors, ([*u, v], [*i, w]); either may be empty.
+        sequences: lists of the user's that hold what the item side's own feature holds; their pooled forms are fields too.
     """
 
     user_fields: list[Tensor]
@@ -40,6 +56,7 @@ class Assembled(NamedTuple):
     first_order: tuple[Tensor, Tensor]
     numbers: Sides
     vectors: Sides
+    sequences: tuple[Sequence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Shape:
     Attributes:
         user_fields, item_fields: embedding size of each field.
         user_numbers, item_numbers, user_vectors, item_vectors: widths of the two sides.
+        sequences: (embedding size, whether its elements have weights) of each.
     """
 
     user_fields: tuple[int, ...]
@@ -57,6 +75,20 @@ class Shape:
     item_numbers: int
     user_vectors: int
     item_vectors: int
+    sequences: tuple[tuple[int, bool], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What an architecture reads of the trunk, which holds nothing that learns beyond that.
+
+    Attributes:
+        embedding_size: (fields of the scene, declared size) -> size of a feature's embedding; 0: it gets none.
+        first_order: whether every id has a one-dimensional weight.
+    """
+
+    embedding_size: Callable[[int, int], int] = lambda fields, declared: declared
+    first_order: bool = True
 
 
 class Trunk(nn.Module):
@@ -67,12 +99,15 @@ class Trunk(nn.Module):
         rows: embedding rows by the feature that owns the table (encoder.embedding_rows).
         unknown_rate: share of ids (of key features) that training replaces by UNK, so that UNK has learned something when
             a user or an item comes that the fit never saw.
+        reads: what the architecture on top needs.
 
     Raises:
         SpecError: a feature cannot be built; it is named.
     """
 
-    def __init__(self, spec: FeatureSpec, rows: Mapping[str, int], unknown_rate: float = 0.02) -> None:
+    def __init__(
+        self, spec: FeatureSpec, rows: Mapping[str, int], unknown_rate: float = 0.02, reads: Reads | None = None
+    ) -> None:
         super().__init__()
         for cross in spec.crosses:
             crosses.check(cross)
@@ -80,6 +115,12 @@ class Trunk(nn.Module):
         self.unknown_rate = unknown_rate
         self.sides = _sides(spec)
         self.embedded = [feature for feature in spec.inputs if feature.embedding and not feature.cross_only]
+        reads = reads or Reads()
+        fields = sum(2 if feature.weights else 1 for feature in self.embedded)
+        self.sizes = {feature.name: reads.embedding_size(fields, feature.embedding) for feature in self.embedded}
+        self.targets = {
+            feature.name: spec.vocabulary_of(feature).name for feature in self.embedded if self._has_target(feature)
+        }
         self.tables = nn.ModuleDict()
         self.weights = nn.ModuleDict()  # first order: one number an id
         for feature in self.embedded:
@@ -88,8 +129,9 @@ class Trunk(nn.Module):
                 raise SpecError(
                     f"feature {feature.name!r} shares a table and must have its embedding size", field=feature.name
                 )
-            if owner.name not in self.tables:
-                self.tables[owner.name] = _table(rows[owner.name], owner.embedding, 0.05)
+            if owner.name not in self.tables and self.sizes[feature.name]:
+                self.tables[owner.name] = _table(rows[owner.name], self.sizes[feature.name], 0.05)
+            if owner.name not in self.weights and reads.first_order and feature.type != "sequence":
                 self.weights[owner.name] = _table(rows[owner.name], 1, 0.0)
         columns = self.number_columns("like") + [
             n for n in self.number_columns("choose") if n not in self.number_columns("like")
@@ -126,7 +168,8 @@ class Trunk(nn.Module):
         user = sum(self.sides[name] == "user" for name in columns)
         fields: dict[str, list[int]] = {"user": [], "item": []}
         for feature in self.embedded:
-            fields[self.sides[feature.name]] += [feature.embedding] * (2 if feature.weights else 1)
+            if self.sizes[feature.name]:
+                fields[self.sides[feature.name]] += [self.sizes[feature.name]] * (2 if feature.weights else 1)
         return Shape(
             tuple(fields["user"]),
             tuple(fields["item"]),
@@ -134,6 +177,11 @@ class Trunk(nn.Module):
             len(columns) - user,
             sum(feature.length for feature in self.vector_columns("user")),
             sum(feature.length for feature in self.vector_columns("item")),
+            tuple(
+                (self.sizes[feature.name], bool(feature.weights))
+                for feature in self.embedded
+                if feature.name in self.targets and self.sizes[feature.name]
+            ),
         )
 
     def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,30 +219,55 @@ class Trunk(nn.Module):
         """Looks up, pools and gathers everything for a head's architecture."""
         fields: dict[str, list[Tensor]] = {"user": [], "item": []}
         first: dict[str, list[Tensor]] = {"user": [], "item": []}
+        single: dict[str, Tensor] = {}
+        lists: list[tuple[Feature, Tensor, Tensor]] = []
         for feature in self.embedded:
             side, table = self.sides[feature.name], self.spec.vocabulary_of(feature).name
             ids = inputs[ENCODED + feature.name]
             if feature.key:
                 ids = self._sometimes_unknown(ids)
+            if table in self.weights and feature.type != "sequence":
+                first[side].append(self._first_order(table, ids, feature.is_list))
+            if table not in self.tables:
+                continue
+            vectors = self.tables[table](ids)
             if not feature.is_list:
-                fields[side].append(self.tables[table](ids))
-                first[side].append(self.weights[table](ids).squeeze(-1))
+                fields[side].append(vectors)
+                single[feature.name] = vectors
                 continue
-            elements, mask = self.tables[table](ids), mask_of(ids)
-            if feature.type == "multi_categorical":
-                fields[side].append(pool(elements, mean_weights(mask)))
-                first[side].append(pool(self.weights[table](ids), mean_weights(mask)).squeeze(-1))
-                continue
-            fields[side].append(pool(elements, root_weights(mask)))
+            mask = mask_of(ids)
+            weights = mean_weights(mask) if feature.type == "multi_categorical" else root_weights(mask)
+            fields[side].append(pool(vectors, weights))
             if feature.weights:
-                fields[side].append(pool(elements, root_weights(mask) * inputs[RAW + feature.weights]))
+                fields[side].append(pool(vectors, weights * inputs[RAW + feature.weights]))
+            lists.append((feature, vectors, mask))
         return Assembled(
             fields["user"],
             fields["item"],
             (_total(first["user"], numbers.user), _total(first["item"], numbers.item)),
             numbers,
             Sides(self._vectors(inputs, "user", numbers.user), self._vectors(inputs, "item", numbers.item)),
+            tuple(
+                Sequence(
+                    vectors,
+                    mask,
+                    inputs[RAW + feature.weights] if feature.weights else None,
+                    single[self.targets[feature.name]],
+                )
+                for feature, vectors, mask in lists
+                if feature.name in self.targets
+            ),
         )
+
+    def _first_order(self, table: str, ids: Tensor, is_list: bool) -> Tensor:
+        weights = self.weights[table](ids)
+        return (pool(weights, mean_weights(mask_of(ids))) if is_list else weights).squeeze(-1)
+
+    def _has_target(self, feature: Feature) -> bool:
+        """Whether a list of the user's holds what one feature of the item side is, such as the items that were seen before."""
+        owner = self.spec.vocabulary_of(feature)
+        of_user = feature.type == "sequence" and self.sides[feature.name] == "user"
+        return of_user and self.sides[owner.name] == "item" and owner in self.embedded and not owner.is_list
 
     def _vectors(self, inputs: Mapping[str, Tensor], side: str, like: Tensor) -> Tensor:
         tensors = [inputs[ENCODED + feature.name] for feature in self.vector_columns(side)]
@@ -231,4 +304,4 @@ def _table(rows: int, size: int, deviation: float) -> nn.Embedding:
 
 
 def _total(tensors: list[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(tensors, -1).sum(-1) if tensors else torch.zeros_like(like[..., 0])
+    return torch.stack(tensors, -1).sum(-1) if tensors else like.new_zeros(like.shape[:-1])

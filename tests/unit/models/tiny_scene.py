@@ -59,6 +59,34 @@ def tiny_encoder(ids: str = "int64") -> FittedEncoder:
     return FittedEncoder(tiny_spec(), vocabularies, statistics, (ids, ids))
 
 
+CLICKS = """
+scene: clicks
+features:
+  - {name: c1, entity: candidate, type: categorical, dtype: int64, vocabulary: {policy: learned}, embedding: 4}
+  - {name: c2, entity: candidate, type: categorical, dtype: int64, vocabulary: {policy: learned}, embedding: 4}
+  - {name: i1, entity: candidate, type: numeric, transform: [{bucketize: [1, 5, 9]}], embedding: 4}
+"""
+CLICK_NUMBER = "  - {name: i2, entity: candidate, type: numeric, transform: [log1p, standardize]}"
+
+
+def clicks_encoder(numbers: bool) -> FittedEncoder:
+    """A scene of clicks: nothing on the user's side; with one number, or with ids alone."""
+    spec = FeatureSpec.model_validate(yaml.safe_load(CLICKS + CLICK_NUMBER * numbers))
+    vocabularies = {name: Vocabulary(name, (10, 20, 30), 3) for name in ("c1", "c2")}
+    return FittedEncoder(spec, vocabularies, {"i2": Statistics((1.5,), (0.5,))} if numbers else {}, ("int64", "int64"))
+
+
+def clicks_rows(encoder: FittedEncoder, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Raw inputs of some rows; ids include ones that the vocabularies do not hold."""
+    random = np.random.default_rng(seed)
+    return {
+        feature.name: random.integers(0, 5, rows) * 10
+        if feature.type == "categorical"
+        else random.uniform(0, 12, rows).astype(np.float32)
+        for feature in encoder.spec.inputs
+    }
+
+
 def tiny_config(encoder: FittedEncoder, preset: str = "default", members: int = 1) -> NetworkConfig:
     """A DeepFM small enough for tests."""
     changes = {"fm_size": 4, "hidden": (8, 4), "dropout": 0.0}
