@@ -87,11 +87,16 @@ def make_release(
         spec = write_spec(folder / "feature_spec.yaml", settings.scene)
         write_tables(folder, content, spec)
         write_recall(folder, content, generator, DIMENSION)
-        strings = sorted({term for terms in content.item_terms for term in terms} | {*content.genders, "unknown"})
-        tokens = {feature.name: strings for feature in spec.inputs if feature.dtype == "string"}
-        tokens |= {"user_id": content.user_ids, "item_id": content.item_ids, "history_items": content.item_ids}
-        write_model(folder / "model" / "model.onnx", spec, tokens, str(content.id_type), generator)
+        write_chain_model(folder / "model" / "model.onnx", spec, content, generator)
     return open_release(Workspace(settings).releases / identifier)
+
+
+def write_chain_model(path: Path, spec: FeatureSpec, content: Content, generator: np.random.Generator) -> None:
+    """The graph of a chain release, which knows the ids and the words of its content."""
+    strings = sorted({term for terms in content.item_terms for term in terms} | {*content.genders, "unknown"})
+    tokens: dict[str, Any] = {feature.name: strings for feature in spec.inputs if feature.dtype == "string"}
+    tokens |= {"user_id": content.user_ids, "item_id": content.item_ids, "history_items": content.item_ids}
+    write_model(path, spec, tokens, str(content.id_type), generator)
 
 
 def make_scorer_release(tmp_path: Path, seed: int = 0, settings: Settings | None = None, rows: int = 50) -> Release:

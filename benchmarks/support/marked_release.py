@@ -30,9 +30,8 @@ from data_exchange_center.recall_scores import RecallArrays
 from data_exchange_center.release import Release, new_release, open_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
-from tests.factories import DIMENSION, SNAPSHOT, make_content, write_spec, write_tables
+from tests.factories import DIMENSION, SNAPSHOT, make_content, write_chain_model, write_spec, write_tables
 from tests.recall_arrays import write_recall
-from tests.tiny_model import write_model
 
 USER_MARKS = (53, 59, 61, 67, 71, 73, 79, 83)
 ITEM_MARKS = (2, 3, 5, 7, 11, 13, 17, 19)
@@ -69,7 +68,7 @@ def make_marked_release(settings: Settings, number: int, users: int = 60, items:
         write_tables(folder, content, spec)
         write_recall(folder, content, generator, DIMENSION)
         _mark_vectors(folder / "recall", number, generator)
-        write_model(folder / "model" / "model.onnx", spec, content, generator)
+        write_chain_model(folder / "model" / "model.onnx", spec, content, generator)
         _mark_model(folder / "model" / "model.onnx", number)
     return open_release(Workspace(settings).releases / identifier)
 
