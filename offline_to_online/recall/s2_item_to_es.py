@@ -39,36 +39,45 @@ def verify_items(release: Release, items: ItemIndex, sample: int = SAMPLE, seed:
     """Compares counts, and vector and term searches of real users, exclusions included, with the exact answer.
 
     Returns:
-        verified: users compared; overlap: mean share of the exact top `DEPTH` that the index finds; worst_overlap.
+        verified: users compared; overlaps: channel -> mean share of the exact top `DEPTH` that the index finds; overlap: the
+        lowest of them; worst_overlap: of any one search.
 
     Raises:
-        StoreError: a count differs, the mean overlap is below `LEAST_OVERLAP`, a score is wrong, or a hit was excluded.
+        StoreError: a count differs, a channel's mean overlap is below `LEAST_OVERLAP`, a score is wrong, or a hit was excluded.
     """
     arrays = RecallArrays.open(release)
     held = items.count(release.id)
     if held != arrays.item_count:
         raise StoreError(f"item index: {held} items of release {release.id}, {arrays.item_count} expected")
-    overlaps = []
+    found: dict[str, list[float]] = {}
     rows = sample_rows(release.table("users", []).num_rows, sample, seed)
     for profile in profiles(release, rows):
-        overlaps += compared(release.id, profile, arrays, items)
-    overlap = float(np.mean(overlaps)) if overlaps else 1.0
-    if overlap < LEAST_OVERLAP:
-        raise StoreError(
-            f"item index: release {release.id} finds {overlap:.3f} of the exact top {DEPTH}, at least {LEAST_OVERLAP} is expected"
-        )
-    worst = round(min(overlaps, default=1.0), 4)
-    return {"verified": len(rows), "overlap": round(overlap, 4), "worst_overlap": worst}
+        for channel, overlap in compared(release.id, profile, arrays, items).items():
+            found.setdefault(channel, []).append(overlap)
+    means = {channel: float(np.mean(overlaps)) for channel, overlaps in found.items()}
+    for channel, overlap in means.items():
+        if overlap < LEAST_OVERLAP:
+            raise StoreError(
+                f"item index: {channel} search in release {release.id} finds {overlap:.3f} of the exact top {DEPTH}, "
+                f"at least {LEAST_OVERLAP} is expected",
+                field=channel,
+            )
+    return {
+        "verified": len(rows),
+        "overlaps": {channel: round(overlap, 4) for channel, overlap in means.items()},
+        "overlap": round(min(means.values(), default=1.0), 4),
+        "worst_overlap": round(min((min(overlaps) for overlaps in found.values()), default=1.0), 4),
+    }
 
 
-def compared(release: str, profile: UserProfile, arrays: RecallArrays, items: ItemIndex) -> list[float]:
-    """The overlap of each channel of one user with the exact answer."""
+def compared(release: str, profile: UserProfile, arrays: RecallArrays, items: ItemIndex) -> dict[str, float]:
+    """Channel -> overlap of one user's search with the exact answer, for the channels that have one."""
     taste = taste_of(profile)
     exact = {"vector": arrays.vector_scores(taste), "term": arrays.term_scores(taste)}
     queries: list[VectorQuery | TermQuery] = [VectorQuery(arrays.vector_of(taste), DEPTH)]
     queries.append(TermQuery(profile.terms, profile.term_weights, DEPTH))
     history = np.unique(profile.history)
-    overlaps = []
+    overlaps = {}
     for hits in items.search(release, queries, history, Filters(), READ_TIMEOUT_S):
         scores = exact[hits.channel]
         eligible = np.ones(len(scores), bool)
@@ -90,7 +99,7 @@ def compared(release: str, profile: UserProfile, arrays: RecallArrays, items: It
         if len(wanted):
             # an item that ties with the last one wanted is as good as that one
             good = scores[hits.rows] >= scores[wanted[-1]] - ABSOLUTE
-            overlaps.append(min(int(good.sum()), len(wanted)) / len(wanted))
+            overlaps[hits.channel] = min(int(good.sum()), len(wanted)) / len(wanted)
     return overlaps
 
 

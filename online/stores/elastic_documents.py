@@ -11,10 +11,10 @@ import numpy as np
 from data_exchange_center import columns as c
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import read_array
-from online.stores.elastic_queries import strength_field
+from online.stores.elastic_queries import lifted, strength_field
 from online.stores.item_arrays import SOURCES, read_item_arrays
 
-LAYOUT = 1  # counts up when documents or mapping change, so that an index of an older layout is built again
+LAYOUT = 2  # counts up when documents or mapping change, so that an index of an older layout is built again
 POPULARITY = "recall/popularity.npy"
 
 
@@ -49,6 +49,7 @@ class Documents:
         arrays = self._arrays
         members = by_item(arrays.member_indptr, arrays.member_rows, np.ones(len(arrays.member_rows)), len(self))
         strengths = by_item(arrays.strength_indptr, arrays.strength_rows, arrays.strength_values, len(self))
+        vectors = lifted(arrays.vectors) if self.dimension else arrays.vectors
         for row, item in enumerate(self._ids):
             strong = {self.terms[number]: value for number, value in strengths[row]}
             document = {
@@ -61,7 +62,7 @@ class Documents:
                 "recalled_by": list(strong),
                 "strength": {strength_field(term, parent=False): value for term, value in strong.items()},
                 "popularity": float(self._popularity[row]),
-                "vector": arrays.vectors[row].tolist(),
+                "vector": vectors[row].tolist(),
             }
             if arrays.years[row]:
                 document["year"] = int(arrays.years[row])

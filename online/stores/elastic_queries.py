@@ -10,7 +10,7 @@ One document an item:
     strength.<term>  float  the item's strength in the term, one column a term, doc values only
     year       integer   absent when unknown: such an item is in no range
     popularity float     of the global segment, for people and dashboards
-    vector     dense_vector  item side of the vector channel, inner product, HNSW
+    vector     dense_vector  item side of the vector channel, inner product, HNSW; one component longer (`lifted`)
 
 The term channel's score, the sum over matched terms of weight x strength, is a `function_score` over those columns: exact
 in float32, where Lucene's feature fields keep nine bits, and without scripts. The index is sorted by `item_row`, so that
@@ -27,8 +27,8 @@ import numpy as np
 
 from online.stores.ports import Filters, Hits, TermQuery, VectorQuery
 
-# The graph search's breadth. At 3 a hit, the first 200 of 300 hits are .998 of the exact ones among 10,000 isotropic
-# vectors (the worst case; 1.5 gives .989); real vectors, which cluster, do better.
+# The graph search's breadth. At 3 a hit, the first 200 hits were .999 of the exact ones among 20,000 lifted vectors of the kind
+# that the vector channel makes (as they are, without the lift: .80).
 CANDIDATES_PER_HIT = 3
 CANDIDATES_MIN = 100
 MAX_CANDIDATES = 10_000  # the server's own limit of num_candidates
@@ -70,7 +70,7 @@ def index_body(terms: Sequence[str], dimension: int, meta: dict[str, Any]) -> di
     if dimension:
         properties["vector"] = {
             "type": "dense_vector",
-            "dims": dimension,
+            "dims": dimension + 1,
             "index": True,
             "similarity": "max_inner_product",
             "index_options": {"type": "hnsw"},
@@ -93,6 +93,26 @@ def index_body(terms: Sequence[str], dimension: int, meta: dict[str, Any]) -> di
     }
 
 
+def lifted(vectors: np.ndarray) -> np.ndarray:
+    """The vectors with one more component that makes all of them equally long.
+
+    Inner products with a query that has 0 there stay what they are. The graph search needs it: where lengths differ, as they do
+    with biases folded in, the longest items are everybody's neighbours and hide the others.
+
+    Args:
+        vectors: float32 [items, D].
+
+    Returns:
+        float32 [items, D + 1].
+
+    Source: Bachrach et al., "Speeding Up the Xbox Recommender System Using a Euclidean Transformation for Inner-Product
+    Spaces", RecSys 2014.
+    """
+    squares = np.square(vectors, dtype=np.float64).sum(axis=1)
+    lift = np.sqrt(squares.max(initial=0.0) - squares)
+    return np.column_stack((vectors, lift)).astype(np.float32)
+
+
 def search_body(
     query: VectorQuery | TermQuery, exclude: np.ndarray, filters: Filters, timeout: float
 ) -> dict[str, Any]:
@@ -109,7 +129,8 @@ def search_body(
     if isinstance(query, VectorQuery):
         knn: dict[str, Any] = {
             "field": "vector",
-            "query_vector": np.asarray(query.vector, np.float32).tolist(),
+            # the lift takes no part in the product
+            "query_vector": [*np.asarray(query.vector, np.float32).tolist(), 0.0],
             "k": query.k,
             "num_candidates": min(MAX_CANDIDATES, max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.k)),
         }

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from elasticsearch import Elasticsearch
 
+from benchmarks.support.altered_release import altered_copy, with_vectors
 from data_exchange_center.errors import StoreError, StoreUnavailable
+from data_exchange_center.recall_scores import RecallArrays
 from data_exchange_center.release import Release
+from offline_to_online.profiles import user_vectors
+from offline_to_online.recall.s2_item_to_es import verify_items
 from online.stores.elastic_documents import Documents
 from online.stores.elastic_items import ElasticItems, index_name
 from online.stores.ports import Filters, Hits, VectorQuery
@@ -148,6 +154,54 @@ def test_refused_items_are_named(index: ElasticItems, tmp_path: Path, monkeypatc
     with pytest.raises(StoreError, match=rf"1 of 90 items were refused, first item {item}: .*colour"):
         index.load(release)
     index.drop(release.id)
+
+
+def test_items_of_very_different_length_are_found_all_the_same(index: ElasticItems, tmp_path: Path) -> None:
+    """Popular items have long vectors; a plain graph over inner products finds .89 of the exact answer among these."""
+    items, users = 3000, 40
+    made = make_release(tmp_path, users=users, items=items, seed=3)
+    generator = np.random.default_rng(0)
+    lengths = generator.lognormal(0, 0.4, (items, 1))
+    skewed = altered_copy(
+        made, tmp_path / "skewed", with_vectors(lambda vectors: (vectors * lengths).astype(np.float32))
+    )
+    index.load(skewed)
+    try:
+        queries = [VectorQuery(vector, 200) for vector in user_vectors(skewed)]
+        overlaps = []
+        for query in queries:
+            found = index.search(skewed.id, [query], NOTHING, Filters(), 5.0)[0]
+            products = RecallArrays.open(skewed).vectors.item_vectors @ query.vector
+            exact = np.argsort(-products, kind="stable")[:200]
+            overlaps.append(len(set(found.rows.tolist()) & set(exact.tolist())) / 200)
+            assert found.scores == pytest.approx(products[found.rows], rel=1e-4, abs=1e-4)
+        assert np.mean(overlaps) >= 0.99
+    finally:
+        index.drop(skewed.id)
+
+
+@pytest.mark.parametrize("channel", ["vector", "term"])
+def test_an_index_that_misses_hits_fails_the_step(
+    index: ElasticItems, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channel: str
+) -> None:
+    release = make_release(tmp_path, items=600)
+    index.load(release)
+    search = ElasticItems.search
+
+    def forgetful(*arguments: Any) -> list[Hits]:
+        found = search(*arguments)
+        return [
+            replace(hits, rows=hits.rows[3:], scores=hits.scores[3:]) if hits.channel == channel else hits
+            for hits in found
+        ]
+
+    try:
+        assert verify_items(release, index)["overlap"] >= 0.99
+        monkeypatch.setattr(ElasticItems, "search", forgetful)
+        with pytest.raises(StoreError, match=rf"{channel} search .* finds 0\.9"):
+            verify_items(release, index)
+    finally:
+        index.drop(release.id)
 
 
 def test_a_vector_of_another_size_is_an_error_of_the_store(index: ElasticItems, release: Release) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from online.stores.elastic_queries import index_body, inner_product, read_hits, search_body, strength_field
+from online.stores.elastic_queries import index_body, inner_product, lifted, read_hits, search_body, strength_field
 from online.stores.ports import Filters, TermQuery, VectorQuery
 
 VECTOR = VectorQuery(np.array([1.0, 2.0], np.float32), 10)
@@ -60,3 +61,14 @@ def test_the_mapping_is_strict_and_wide_enough_for_every_term() -> None:
     assert body["mappings"]["dynamic"] == "strict"
     assert len(body["mappings"]["properties"]["strength"]["properties"]) == 3000
     assert body["settings"]["mapping.total_fields.limit"] > 3000
+
+
+@given(
+    arrays(np.float32, (7, 5), elements=st.floats(-100, 100, width=32)),
+    arrays(np.float32, 5, elements=st.floats(-10, 10, width=32)),
+)
+def test_lifted_vectors_are_equally_long_and_keep_their_products(vectors: np.ndarray, query: np.ndarray) -> None:
+    made = lifted(vectors)
+    lengths = np.linalg.norm(made, axis=1)
+    assert lengths == pytest.approx(np.full(7, lengths.max()), rel=1e-5)
+    assert made @ np.append(query, np.float32(0)) == pytest.approx(vectors @ query, rel=1e-5, abs=1e-4)
