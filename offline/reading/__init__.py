@@ -1,0 +1,1 @@
+"""Reading rows of a scene from files: in parallel, sharded over ranks, shuffled, and from any position on."""
