@@ -6,24 +6,19 @@ suggests the nearest known one, because a setting that is silently ignored is wo
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from data_exchange_center.errors import SettingsError
+from data_exchange_center.validation import Section, validated
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "MARQUEE_"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class DataSettings(Section):
@@ -150,7 +145,7 @@ class Settings(Section):
             for section in sections:
                 node = node[section]
             node[name] = value
-        return _validated(tree, "with_values")
+        return validated(Settings, tree, "with_values")
 
 
 def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[str, str] | None = None) -> Settings:
@@ -181,7 +176,7 @@ def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[
                 tree[section] = value
             else:
                 tree.setdefault(section, {})[name] = value
-    return _validated(tree, str(file))
+    return validated(Settings, tree, f"{file} or MARQUEE_* variables")
 
 
 def environment_for(settings: Settings) -> dict[str, str]:
@@ -201,27 +196,3 @@ def environment_for(settings: Settings) -> dict[str, str]:
 
 def _spelled(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _validated(tree: dict[str, Any], origin: str) -> Settings:
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, _known_names(), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SettingsError(
-                f"unknown setting {place!r} (from {origin} or MARQUEE_* variables){hint}", field=place
-            ) from error
-        raise SettingsError(f"setting {place!r}: {first['msg']}, got {first['input']!r}", field=place) from error
-
-
-@cache
-def _known_names() -> list[str]:
-    names = list(Settings.model_fields)
-    for section, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            names += [f"{section}.{name}" for name in field.annotation.model_fields]
-    return names

@@ -29,9 +29,9 @@ from offline.training.loop import (
     fit_like,
     predict_choose,
     predict_like,
-    seed_everything,
 )
 from offline.training.metrics import auc, logloss
+from offline.training.reproducible import seed_everything
 
 HELD_OUT_LISTS = 0.2  # of the users, for epochs and calibration of `choose`
 

@@ -26,8 +26,9 @@ from offline.rank.fitting import FitData, find_plan, load_fit, train_fit
 from offline.rank.s1_feature_engi import ROWS_FILE
 from offline.rank.s2_model_train import TRAINING_FILE
 from offline.training.dataset import JUDGE, LikeRows
-from offline.training.loop import predict_like, seed_everything
-from offline.training.metrics import auc, calibration_curve, expected_calibration_error, gauc, logloss
+from offline.training.loop import predict_like
+from offline.training.metrics import auc, calibration_curve, click_metrics
+from offline.training.reproducible import seed_everything
 
 IMPORTANCE_ROWS = 6000
 HISTOGRAM_BINS = 40
@@ -71,7 +72,7 @@ def evaluate_ranking(settings: Settings, *, compare_presets: bool = False) -> di
 
 
 def judge(ranker: Ranker, rows: LikeRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(labels, users, probabilities) of the test rows; members averaged, calibrated.
+    """(labels, probabilities, users) of the test rows; members averaged, calibrated.
 
     Raises:
         DataError: the split left no test row.
@@ -81,28 +82,14 @@ def judge(ranker: Ranker, rows: LikeRows) -> tuple[np.ndarray, np.ndarray, np.nd
         raise DataError("the split left no test row to judge on; use more events, or another split")
     logits = np.mean([predict_like(ranker.member(n), rows, places) for n in range(len(ranker.members))], axis=0)
     slope, offset = ranker.calibration[HEADS.index("like")].tolist()
-    return rows.labels[places].numpy(), rows.users[places].numpy(), 1 / (1 + np.exp(-(slope * logits + offset)))
-
-
-def rank_metrics(labels: np.ndarray, users: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Protocol 1's numbers."""
-    grouped = gauc(users, labels, probabilities)
-    return {
-        "auc": auc(labels, probabilities),
-        "gauc": grouped.value,
-        "logloss": logloss(labels, probabilities),
-        "calibration_error": expected_calibration_error(calibration_curve(labels, probabilities)),
-        "rows": len(labels),
-        "gauc_users": grouped.users,
-        "gauc_users_skipped": grouped.skipped,
-    }
+    return rows.labels[places].numpy(), 1 / (1 + np.exp(-(slope * logits + offset))), rows.users[places].numpy()
 
 
 def _judged(settings: Settings, ranker: Ranker, rows: LikeRows) -> dict[str, Any]:
-    labels, users, probabilities = judge(ranker, rows)
+    labels, probabilities, users = judge(ranker, rows)
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     return {
-        "rank": rank_metrics(labels, users, probabilities),
+        "rank": click_metrics(labels, probabilities, users),
         "calibration": calibration_curve(labels, probabilities),
         "score_histogram": {
             "edges": edges.tolist(),
@@ -185,7 +172,7 @@ def _compare(settings: Settings) -> list[dict[str, Any]]:
         data: FitData = load_fit(settings, judged, encoder, preset)
         plan, _, learned = find_plan(settings, encoder, data)
         ranker, _ = train_fit(settings, encoder, data, plan, learned)
-        compared.append({"preset": preset, "epochs": plan.like_epochs, **rank_metrics(*judge(ranker, data.rows))})
+        compared.append({"preset": preset, "epochs": plan.like_epochs, **click_metrics(*judge(ranker, data.rows))})
     return compared
 
 

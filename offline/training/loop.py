@@ -38,13 +38,6 @@ class Epoch:
 Judge = Callable[[], dict[str, float]]
 
 
-def seed_everything(seed: int, threads: int) -> None:
-    """Same seed, same numbers: torch's generator, the number of threads, deterministic kernels."""
-    torch.manual_seed(seed)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-
-
 def fit_like(
     member: Member,
     rows: LikeRows,

@@ -81,3 +81,21 @@ def expected_calibration_error(curve: list[dict[str, float]]) -> float:
     """Mean absolute gap of a calibration curve, weighted by rows."""
     rows = sum(point["rows"] for point in curve)
     return sum(abs(point["predicted"] - point["observed"]) * point["rows"] for point in curve) / max(rows, 1)
+
+
+def click_metrics(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None = None) -> dict[str, float]:
+    """All numbers of one set of rows.
+
+    Args:
+        labels, probabilities: [rows]. groups: [rows], integers that tell users (or whatever groups rows) apart; adds GAUC.
+    """
+    measured = {
+        "auc": auc(labels, probabilities),
+        "logloss": logloss(labels, probabilities),
+        "calibration_error": expected_calibration_error(calibration_curve(labels, probabilities)),
+        "rows": len(labels),
+    }
+    if groups is not None:
+        grouped = gauc(groups, labels, probabilities)
+        measured |= {"gauc": grouped.value, "gauc_users": grouped.users, "gauc_users_skipped": grouped.skipped}
+    return measured

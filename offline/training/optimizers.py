@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from offline.training.config import OptimizerConfig
+
 OTHER_DECAY = 1e-5  # of everything that is no embedding
 WARM_UP = 50  # steps, and at most a tenth of the longest training
 FLOOR = 0.05  # of the learning rate, at the end
@@ -22,6 +24,18 @@ def adam(
         {"params": list(others), "weight_decay": OTHER_DECAY},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=rate)
+
+
+def optimizer_of(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer that a run's settings name; one kernel updates a whole tensor."""
+    chosen, rate = list(parameters), config.learning_rate
+    if config.name == "sgd":
+        return torch.optim.SGD(chosen, rate, momentum=config.momentum, weight_decay=config.reg, fused=True)
+    if config.name == "adam":
+        return torch.optim.Adam(chosen, rate, weight_decay=config.reg, fused=True)
+    if config.name == "adamw":
+        return torch.optim.AdamW(chosen, rate, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.Adagrad(chosen, rate, weight_decay=config.reg, fused=True)
 
 
 def rate_at(step: int, steps: int) -> float:

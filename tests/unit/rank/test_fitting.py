@@ -15,9 +15,10 @@ from data_exchange_center.settings import Settings
 from offline.models.layers import Sides
 from offline.models.trunk import Trunk
 from offline.rank.fitting import FitData, find_plan, new_ranker, train_fit
-from offline.rank.s3_evaluate import judge, permutation_importance, rank_metrics
+from offline.rank.s3_evaluate import judge, permutation_importance
 from offline.training.dataset import FIT, JUDGE, VALIDATE, ChooseLists, LikeRows
 from offline.training.loop import Epoch, best_epoch, list_loss, predict_choose
+from offline.training.metrics import click_metrics
 from offline.training.optimizers import FLOOR, rate_at
 from tests.unit.models.tiny_scene import tiny_config, tiny_encoder
 
@@ -87,7 +88,7 @@ def test_both_heads_learn_what_decides(data: FitData) -> None:
     encoder = tiny_encoder()
     plan, curves, learned = find_plan(SETTINGS, encoder, data)
     ranker, _ = train_fit(SETTINGS, encoder, data, plan, learned)
-    metrics = rank_metrics(*judge(ranker, data.rows))
+    metrics = click_metrics(*judge(ranker, data.rows))
     assert metrics["auc"] > 0.85 and metrics["rows"] == ROWS // 5
     assert plan.like_epochs == best_epoch(curves["like"])
     scores = predict_choose(ranker.member(0), data.lists[0], torch.arange(USERS))

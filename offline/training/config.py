@@ -1,0 +1,237 @@
+"""All that a training run is told, in one YAML file: `load_config("criteo.yaml", ["model.name=dcnv2"])`.
+
+docs/examples/criteo.yaml shows every section. An unknown key is an error that suggests the nearest known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from data_exchange_center.errors import SettingsError
+from data_exchange_center.validation import Section, validated
+
+PARTS = ("train", "validation", "test")
+Part = Literal["train", "validation", "test"]
+IMPORT_PATH = r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$"
+
+
+class DataConfig(Section):
+    """Where the rows are and how they are read."""
+
+    folder: str = Field("", description="what relative paths below start from; the working folder when empty")
+    train: list[str] = Field(min_length=1, description="files or folders of part files to learn from")
+    validation: list[str] = Field([], description="rows that pick the epoch; never learned from")
+    test: list[str] = Field([], description="rows that are judged once, at the end; nothing is picked on them")
+    format: str = Field("auto", description="a format of offline/reading, or auto: by name and content")
+    reader: str = Field(
+        "", pattern=IMPORT_PATH, description="a reader of one's own, package.module:function; see offline/reading"
+    )
+    on_error: Literal["raise", "skip"] = Field("raise", description="what a malformed row does")
+    shuffle_rows: int = Field(
+        100_000, ge=0, description="rows in the shuffle buffer of a streamed epoch; 0 keeps the files' order"
+    )
+    workers: int = Field(2, ge=1, le=256)
+    prefetch: int = Field(4, ge=1, le=1024, description="batches read ahead")
+    cache: bool = Field(
+        True,
+        description="encode once into memory-mapped arrays and shuffle over all rows, instead of streaming each epoch",
+    )
+    prepared: str = Field(
+        "", description="folder that runs on the same data and features share; the run's own when empty"
+    )
+
+    def paths(self, part: Part) -> list[Path]:
+        """Files and folders of a part."""
+        given: list[str] = getattr(self, part)
+        return [Path(self.folder, path).expanduser() for path in given]
+
+
+class FeaturesConfig(Section):
+    """What is made of the rows."""
+
+    spec: str = Field("criteo", description="name of a feature spec in data_exchange_center/feature_specs, or a path")
+    select: list[str] = Field([], description="features that the run uses; all of the spec when empty")
+
+
+class ModelConfig(Section):
+    """Which network."""
+
+    name: str = Field("deepfm", description="name in offline/models/registry.py")
+    preset: str = Field("default", description="a named variant of that model")
+    options: dict[str, Any] = Field({}, description="switches that differ from the preset's")
+    members: int = Field(1, ge=1, le=16, description="networks that learn side by side; their logits are averaged")
+
+
+class OptimizerConfig(Section):
+    """One optimizer. `reg` is L2, added to the gradient; `weight_decay` shrinks the weights beside it, as AdamW does."""
+
+    name: Literal["sgd", "adam", "adamw", "adagrad"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0, le=100, allow_inf_nan=False)
+    reg: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="L2 of sgd, adam and adagrad")
+    weight_decay: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="decoupled, of adamw")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
+
+    @model_validator(mode="after")
+    def _fits(self) -> OptimizerConfig:
+        if self.name == "adamw" and self.reg:
+            raise ValueError("adamw takes weight_decay, not reg")
+        if self.name != "adamw" and self.weight_decay:
+            raise ValueError(f"{self.name} takes reg, not weight_decay; adamw takes weight_decay")
+        if self.momentum and self.name != "sgd":
+            raise ValueError("momentum is for sgd")
+        return self
+
+
+class OptimizersConfig(Section):
+    """Embedding tables learn by an optimizer of their own."""
+
+    dense: OptimizerConfig = OptimizerConfig()
+    embeddings: OptimizerConfig = OptimizerConfig()
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: a short warm-up, then half a cosine down to a twentieth"
+    )
+
+
+class TrainingConfig(Section):
+    """How long, how, and what is kept."""
+
+    output: str = Field(min_length=1, description="the run's folder")
+    epochs: int = Field(1, ge=1, le=10_000)
+    batch_size: int = Field(4096, ge=1, le=2**22)
+    accumulate: int = Field(1, ge=1, le=4096, description="batches of one optimizer step")
+    log_every: int = Field(50, ge=1, description="optimizer steps between two lines of the log")
+    save_every: int = Field(
+        1000, ge=0, description="optimizer steps between two checkpoints; 0: at the end of epochs only"
+    )
+    keep: int = Field(3, ge=2, description="newest checkpoints kept; two, so that a torn one has one before it")
+    warm_start: str = Field("", description="folder of a run whose encoder and weights this one starts from")
+    patience: int = Field(0, ge=0, description="epochs without a better validation before training ends; 0: all epochs")
+    metric: Literal["auc", "gauc", "logloss"] = Field("auc", description="of validation, which picks the epoch")
+    group: str = Field("", description="raw column whose values group the rows of GAUC; no GAUC when empty")
+    calibrate: bool = Field(True, description="fit slope and offset of the logit on validation (Platt) after training")
+    seed: int = Field(0, ge=0, lt=2**31)
+    threads: int = Field(1, ge=1, le=1024)
+    bf16: bool = Field(False, description="autocast matrix products to bfloat16; weights stay float32")
+    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="auto: a GPU when there is one")
+
+
+class InferenceConfig(Section):
+    """Of validation, evaluation and prediction."""
+
+    batch_size: int = Field(16_384, ge=1, le=2**22)
+
+
+class TrainConfig(Section):
+    """A run."""
+
+    data: DataConfig
+    features: FeaturesConfig = FeaturesConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizersConfig = OptimizersConfig()
+    training: TrainingConfig
+    inference: InferenceConfig = InferenceConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        training = self.training
+        if training.patience and not self.data.validation:
+            raise ValueError("training.patience needs data.validation: early stopping looks at validation only")
+        if training.metric == "gauc" and not training.group:
+            raise ValueError("training.metric gauc needs training.group, the column whose values group the rows")
+        return self
+
+    def changed(self, *changes: str) -> TrainConfig:
+        """A copy with overrides `a.b=c` applied."""
+        return validated(TrainConfig, _overridden(self.model_dump(mode="json"), changes), "overrides")
+
+    def with_values(self, **values: Any) -> TrainConfig:
+        """A copy with dotted settings replaced: `with_values(**{"training.seed": 1})`."""
+        tree = self.model_dump(mode="json")
+        for dotted, value in values.items():
+            _put(tree, dotted, value)
+        return validated(TrainConfig, tree, "overrides")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a run's YAML and applies overrides.
+
+    Args:
+        path: of the file.
+        overrides: `a.b=c` each; c is JSON or YAML: `training.epochs=3`, `model.options.hidden=[400,400]`.
+
+    Raises:
+        SettingsError: no such file, not YAML, an unknown key, or a value of the wrong type or range.
+    """
+    file = Path(path)
+    try:
+        tree = yaml.load(file.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  # a SafeLoader
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not a text file in UTF-8: {error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{file}: a run's settings are a mapping of sections, got {type(tree).__name__}")
+    return validated(TrainConfig, _overridden(tree, overrides), str(file))
+
+
+def digest(tree: Any) -> str:
+    """Short name of a tree of plain values: the same values give the same name."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping; YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen and isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not dotted.strip("."):
+            raise SettingsError(f"override {override!r}: write section.name=value, for example training.epochs=3")
+        _put(tree, dotted.strip(), parsed(text))
+    return tree
+
+
+def parsed(text: str) -> Any:
+    """The value that a command line means: JSON, else YAML, else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, name = dotted.split(".")
+    node = tree
+    for section in sections:
+        inner = node.setdefault(section, {})
+        if inner is None:
+            inner = node[section] = {}
+        if not isinstance(inner, dict):
+            raise SettingsError(f"override {dotted!r}: {section!r} is no section", field=dotted)
+        node = inner
+    node[name] = value
