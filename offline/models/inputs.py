@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from offline.models.layers import Projections, Sides, WeightedNumbers, fm_pooling
-from offline.models.trunk import Assembled, Shape
+from offline.models.trunk import Assembled, Fields, Shape
 
 
 def joined(sides: Sides, axis: int = -1) -> Tensor:
@@ -33,14 +33,18 @@ def joined(sides: Sides, axis: int = -1) -> Tensor:
 def beside(blocks: Sequence[Tensor]) -> Tensor:
     """Blocks of one side, side by side: [*i, n] each; those of no width are left out."""
     wide = [block for block in blocks if block.shape[-1]]
-    return torch.cat(wide, -1) if wide else torch.zeros(1, 0)
+    if not wide:
+        return torch.zeros(1, 0)
+    return wide[0] if len(wide) == 1 else torch.cat(wide, -1)
 
 
 def flat(inputs: Assembled, *, fields: bool = True, numbers: bool = True, vectors: bool = True) -> Sides:
     """What is asked for, side by side: embeddings, normalised numbers, dense vectors; ([*u, n], [*i, m])."""
 
-    def side(embeddings: Sequence[Tensor], values: Tensor, dense: Tensor) -> Tensor:
-        return beside([*(embeddings if fields else ()), *([values] if numbers else ()), *([dense] if vectors else ())])
+    def side(embeddings: Fields, values: Tensor, dense: Tensor) -> Tensor:
+        return beside(
+            [*(embeddings.flat() if fields else ()), *([values] if numbers else ()), *([dense] if vectors else ())]
+        )
 
     return Sides(
         side(inputs.user_fields, inputs.numbers.user, inputs.vectors.user),
@@ -103,8 +107,8 @@ class FmPooling(nn.Module):
 
     def forward(self, inputs: Assembled) -> Tensor:
         """Pairwise products of all fields, summed, per dimension: [*i, size]."""
-        user_sum, user_squares = _sums(self.user_projections(inputs.user_fields), inputs.numbers.user, self.size)
-        item_sum, item_squares = _sums(self.item_projections(inputs.item_fields), inputs.numbers.item, self.size)
+        user_sum, user_squares = _sums(self.user_projections(inputs.user_fields.blocks))
+        item_sum, item_squares = _sums(self.item_projections(inputs.item_fields.blocks))
         if self.numbers:
             added, squares = self.user_weighted(inputs.numbers.user)
             user_sum, user_squares = user_sum + added, user_squares + squares
@@ -113,11 +117,8 @@ class FmPooling(nn.Module):
         return fm_pooling(user_sum + item_sum, user_squares + item_squares)
 
 
-def _sums(fields: Sequence[Tensor], like: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    if not fields:
-        return like.new_zeros(1, size), like.new_zeros(1, size)
-    stacked = torch.stack(list(fields), -2)
-    return stacked.sum(-2), stacked.square().sum(-2)
+def _sums(fields: Tensor) -> tuple[Tensor, Tensor]:
+    return fields.sum(-2), fields.square().sum(-2)
 
 
 class FieldMatrix(nn.Module):
@@ -161,10 +162,12 @@ class _SideFields(nn.Module):
         self.numbers = nn.Parameter(torch.randn(numbers, size) * 0.05) if numbers else None
         self.vectors = nn.Linear(vectors, size, bias=False) if vectors else None
 
-    def forward(self, fields: Sequence[Tensor], numbers: Tensor, vectors: Tensor) -> Tensor:
-        parts = [torch.stack(self.projections(fields), -2)] if fields else []
+    def forward(self, fields: Fields, numbers: Tensor, vectors: Tensor) -> Tensor:
+        parts = [self.projections(fields.blocks)] if fields.blocks else []
         if self.numbers is not None:
             parts.append(numbers.unsqueeze(-1) * self.numbers)
         if self.vectors is not None:
             parts.append(self.vectors(vectors).unsqueeze(-2))
-        return torch.cat(parts, -2) if parts else numbers.new_zeros(1, 0, self.size)
+        if not parts:
+            return numbers.new_zeros(1, 0, self.size)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)

@@ -7,6 +7,7 @@ What depends on one side only is computed on that side only, so a request pays f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class TwoSidedLinear(nn.Module):
             self.item.bias.copy_(whole.bias)
 
     def forward(self, block: Sides) -> Tensor:
-        item = self.item(block.item)
+        item: Tensor = self.item(block.item)
         return item if self.user is None else item + self.user(block.user)
 
 
@@ -64,16 +65,33 @@ class Mlp(nn.Module):
 
 
 class Projections(nn.Module):
-    """Brings fields of unequal embedding sizes to one size, where they can meet; a field that has it already is left alone."""
+    """Brings fields of unequal embedding sizes to one size, where they can meet; those that have it already are left alone.
+
+    Args:
+        sizes: of each field, equal ones following each other as they do in the trunk's blocks.
+        size: that all get.
+    """
 
     def __init__(self, sizes: Sequence[int], size: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Identity() if before == size else nn.Linear(before, size, bias=False) for before in sizes
-        )
+        self.size = size
+        self.weights = nn.ParameterList()  # one per block of fields of another size, [fields, before, size]
+        self.places: list[int | None] = []  # of each block's weights
+        for before, fields in groupby(sizes):
+            self.places.append(None if before == size else len(self.weights))
+            if before != size:
+                weight = torch.empty(len(list(fields)), before, size)
+                self.weights.append(nn.Parameter(weight.uniform_(-(before**-0.5), before**-0.5)))
 
-    def forward(self, fields: Sequence[Tensor]) -> list[Tensor]:
-        return [layer(field) for layer, field in zip(self.layers, fields, strict=True)]
+    def forward(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Blocks of fields [*, n, d] -> [*, fields, size]; [1, 0, size] of none."""
+        parts = [
+            block if place is None else torch.einsum("...nd,nds->...ns", block, self.weights[place])
+            for block, place in zip(blocks, self.places, strict=True)
+        ]
+        if not parts:
+            return torch.zeros(1, 0, self.size)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
 
 class WeightedNumbers(nn.Module):
@@ -90,21 +108,6 @@ class WeightedNumbers(nn.Module):
 def fm_pooling(sums: Tensor, squares: Tensor) -> Tensor:
     """All pairwise products of fields, summed, kept per dimension: 0.5 * ((sum v)^2 - sum v^2), [*, size] -> [*, size]."""
     return 0.5 * (sums.square() - squares)
-
-
-def pool(elements: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of a list's embeddings: [*, L, d], [*, L] -> [*, d]."""
-    return torch.matmul(weights.unsqueeze(-2), elements).squeeze(-2)
-
-
-def root_weights(mask: Tensor) -> Tensor:
-    """Weights that divide by the root of one more than the list's length: short lists, which say little, stay small."""
-    return mask / torch.sqrt(mask.sum(-1, keepdim=True) + 1.0)
-
-
-def mean_weights(mask: Tensor) -> Tensor:
-    """Weights of a mean over the list; an empty list gives zeros."""
-    return mask / mask.sum(-1, keepdim=True).clamp(min=1.0)
 
 
 def mask_of(ids: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from data_exchange_center.encoder import ENCODED, RAW, encoded_inputs, raw_input
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.workspace import atomic_path, read_json, write_json
+from offline.models.numbers import HEADS, Head
 from offline.models.registry import architecture, options_of, options_to_json
-from offline.models.trunk import HEADS, Head, Trunk
+from offline.models.trunk import Trunk
 
 OUTPUTS = ("score", "like", "score_logit", "like_logit")
 WEIGHTS_FILE, CONFIG_FILE = "network.safetensors", "network.json"
@@ -38,7 +39,8 @@ class NetworkConfig:
         rows: embedding rows by the feature that owns the table.
         members: networks whose logits are averaged.
         id_types: dtypes of user and item ids.
-        has_like: false when the log holds positives only: there is nothing to learn `like` from, and `like` repeats `choose`.
+        heads: `choose` alone when the log holds positives only: there is nothing to learn `like` from, which repeats `choose`.
+            `like` alone when nothing was recalled (rows of clicks): `score` repeats `like`.
     """
 
     model: str
@@ -46,7 +48,7 @@ class NetworkConfig:
     rows: dict[str, int]
     members: int
     id_types: tuple[str, str]
-    has_like: bool = True
+    heads: tuple[Head, ...] = HEADS
 
 
 class Member(nn.Module):
@@ -54,15 +56,18 @@ class Member(nn.Module):
 
     def __init__(self, spec: FeatureSpec, config: NetworkConfig) -> None:
         super().__init__()
+        self.config = config
         entry = architecture(config.model)
         tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
         options = options_of(config.model, changes=tuples)
         self.trunk = Trunk(spec, config.rows, reads=entry.reads(options))
-        self.heads = nn.ModuleDict({head: entry.build(self.trunk.shape(head), options) for head in HEADS})
+        self.heads = nn.ModuleDict({head: entry.build(self.trunk.shape(head), options) for head in config.heads})
 
-    def logit(self, inputs: Mapping[str, Tensor], head: Head) -> Tensor:
-        """Uncalibrated logit of a head from encoded inputs, [*i]."""
-        return self.heads[head](self.trunk.assemble(inputs, self.trunk.numbers(inputs, head)))
+    def logits(self, inputs: Mapping[str, Tensor]) -> dict[Head, Tensor]:
+        """Uncalibrated logit of each head from encoded inputs, [*i]; what the heads share is computed once."""
+        numbers, names = self.trunk.numbers(inputs), self.config.heads
+        assembled = self.trunk.assemble(inputs, numbers[names[0]])
+        return {head: self.heads[head](assembled._replace(numbers=numbers[head])) for head in names}
 
 
 class Ranker(nn.Module):
@@ -93,15 +98,20 @@ class Ranker(nn.Module):
         assert isinstance(member, Member)  # noqa: S101  # for the type checker: the list holds nothing else
         return member
 
-    def logits(self, inputs: Mapping[str, Tensor], head: Head) -> Tensor:
-        """Calibrated logit of a head, members averaged."""
-        total = torch.stack([self.member(place).logit(inputs, head) for place in range(len(self.members))]).mean(0)
-        slope, offset = self.calibration[HEADS.index(head)]
-        return total * slope + offset
+    def logits(self, inputs: Mapping[str, Tensor]) -> dict[Head, Tensor]:
+        """Calibrated logit of each head that there is, members averaged."""
+        each = [self.member(place).logits(inputs) for place in range(len(self.members))]
+        made = {}
+        for head in self.config.heads:
+            slope, offset = self.calibration[HEADS.index(head)]
+            mean = each[0][head] if len(each) == 1 else torch.stack([logits[head] for logits in each]).mean(0)
+            made[head] = mean * slope + offset
+        return made
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        score_logit = self.logits(inputs, "choose")
-        like_logit = self.logits(inputs, "like") if self.config.has_like else score_logit
+        logits = self.logits(inputs)
+        only = logits[self.config.heads[0]]
+        score_logit, like_logit = logits.get("choose", only), logits.get("like", only)
         return torch.sigmoid(score_logit), torch.sigmoid(like_logit), score_logit, like_logit
 
     def save(self, folder: Path) -> None:
@@ -117,7 +127,7 @@ class Ranker(nn.Module):
                 "rows": config.rows,
                 "members": config.members,
                 "id_types": list(config.id_types),
-                "has_like": config.has_like,
+                "heads": list(config.heads),
                 "numbers": self.member(0).trunk.all_numbers,
                 "spec": self.spec.model_dump(mode="json"),
             },
@@ -140,7 +150,7 @@ class Ranker(nn.Module):
                 content["rows"],
                 content["members"],
                 (content["id_types"][0], content["id_types"][1]),
-                content["has_like"],
+                tuple(content["heads"]),
             )
             ranker = cls(spec, config)
             ranker.load_state_dict(load_file(path))
@@ -155,7 +165,7 @@ def config_for(
     rows: dict[str, int],
     members: int,
     id_types: tuple[str, str],
-    has_like: bool,
+    heads: tuple[Head, ...] = HEADS,
     **changes: Any,
 ) -> NetworkConfig:
     """The configuration of a preset.
@@ -163,4 +173,4 @@ def config_for(
     Raises:
         SettingsError: no such model, preset or option.
     """
-    return NetworkConfig(model, options_to_json(options_of(model, preset, changes)), rows, members, id_types, has_like)
+    return NetworkConfig(model, options_to_json(options_of(model, preset, changes)), rows, members, id_types, heads)

@@ -1,28 +1,30 @@
 """The trunk that every architecture and both heads share: embedding tables, pooled lists, normalised numbers and crosses.
 
-It is built from the feature spec alone. Its input is what the encoder gives (`encoded.<f>` and `raw.<f>`, see
-data_exchange_center/encoder.py); its output is `Assembled`, which an architecture turns into a logit. Numbers (crosses included)
-hold nothing that learns, so training computes them once per row and hands them in.
+It is built from the feature spec alone. Its input is what the encoder gives, value by value (`encoded.<f>` and `raw.<f>`, see
+data_exchange_center/encoder.py) or in matrices (data_exchange_center/encoded_matrices.py); its output is `Assembled`, which an
+architecture turns into a logit. Numbers (crosses included) hold nothing that learns, so training computes them once per row and
+hands them in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from data_exchange_center.encoder import ENCODED, LIMIT, RAW
+from data_exchange_center.encoded_matrices import IDS, SIDES, Side, matrices
+from data_exchange_center.encoder import ENCODED, RAW
 from data_exchange_center.errors import SpecError
 from data_exchange_center.feature_spec import Feature, FeatureSpec
-from data_exchange_center.vocabulary import PADDING, UNKNOWN
+from data_exchange_center.vocabulary import UNKNOWN
 from offline.models import crosses
-from offline.models.layers import Sides, mask_of, mean_weights, pool, root_weights
-
-Head = Literal["like", "choose"]
-HEADS: tuple[Head, ...] = ("like", "choose")
+from offline.models.columns import taken
+from offline.models.layers import Sides, mask_of
+from offline.models.numbers import Head, Numbers
+from offline.models.tables import EmbeddingTables
 
 
 class Sequence(NamedTuple):
@@ -40,19 +42,29 @@ class Sequence(NamedTuple):
     target: Tensor
 
 
+class Fields(NamedTuple):
+    """The embedding vectors of one side, [*, fields, size]: those of one size in one block. A side may have none."""
+
+    blocks: tuple[Tensor, ...]
+
+    def flat(self) -> list[Tensor]:
+        """Each block's vectors side by side, [*, fields * size]."""
+        return [block.flatten(-2) for block in self.blocks]
+
+
 class Assembled(NamedTuple):
     """What an architecture reads. A field is one embedding vector, of whatever size the trunk gave its feature.
 
     Attributes:
-        user_fields, item_fields: [*u, d_f] and [*i, d_f] each, in the order of the trunk's sizes.
+        user_fields, item_fields: vectors of each side, in the order of the shape's sizes.
         first_order: sums of one-dimensional weights of all ids, ([*u], [*i]).
         numbers: normalised numbers and crosses, ([*u, n], [*i, m]).
         vectors: dense vectors, ([*u, v], [*i, w]); either may be empty.
         sequences: lists of the user's that hold what the item side's own feature holds; their pooled forms are fields too.
     """
 
-    user_fields: list[Tensor]
-    item_fields: list[Tensor]
+    user_fields: Fields
+    item_fields: Fields
     first_order: tuple[Tensor, Tensor]
     numbers: Sides
     vectors: Sides
@@ -64,7 +76,7 @@ class Shape:
     """Sizes that an architecture is built from.
 
     Attributes:
-        user_fields, item_fields: embedding size of each field.
+        user_fields, item_fields: embedding size of each field; equal ones follow each other and are one block of `Fields`.
         user_numbers, item_numbers, user_vectors, item_vectors: widths of the two sides.
         sequences: (embedding size, whether its elements have weights) of each.
     """
@@ -91,6 +103,20 @@ class Reads:
     first_order: bool = True
 
 
+@dataclass(frozen=True)
+class Block:
+    """The fields of one side that have one embedding size: single ids, then pooled lists. Of size 0: weights alone."""
+
+    size: int
+    singles: tuple[Feature, ...]
+    lists: tuple[Feature, ...]
+
+    @property
+    def fields(self) -> int:
+        """How many vectors it gives: a list with weights gives two."""
+        return len(self.singles) + sum(2 if feature.weights else 1 for feature in self.lists)
+
+
 class Trunk(nn.Module):
     """Embeddings and numbers of one scene.
 
@@ -111,157 +137,174 @@ class Trunk(nn.Module):
         super().__init__()
         for cross in spec.crosses:
             crosses.check(cross)
-        self.spec = spec
-        self.unknown_rate = unknown_rate
-        self.sides = _sides(spec)
+        self.spec, self.unknown_rate, self.reads = spec, unknown_rate, reads or Reads()
+        self.numbers_of = Numbers(spec)
         self.embedded = [feature for feature in spec.inputs if feature.embedding and not feature.cross_only]
-        reads = reads or Reads()
         fields = sum(2 if feature.weights else 1 for feature in self.embedded)
-        self.sizes = {feature.name: reads.embedding_size(fields, feature.embedding) for feature in self.embedded}
-        self.targets = {
-            feature.name: spec.vocabulary_of(feature).name for feature in self.embedded if self._has_target(feature)
-        }
-        self.tables = nn.ModuleDict()
-        self.weights = nn.ModuleDict()  # first order: one number an id
-        for feature in self.embedded:
-            owner = spec.vocabulary_of(feature)
-            if owner.embedding != feature.embedding:
-                raise SpecError(
-                    f"feature {feature.name!r} shares a table and must have its embedding size", field=feature.name
-                )
-            if owner.name not in self.tables and self.sizes[feature.name]:
-                self.tables[owner.name] = _table(rows[owner.name], self.sizes[feature.name], 0.05)
-            if owner.name not in self.weights and reads.first_order and feature.type != "sequence":
-                self.weights[owner.name] = _table(rows[owner.name], 1, 0.0)
-        columns = self.number_columns("like") + [
-            n for n in self.number_columns("choose") if n not in self.number_columns("like")
-        ]
-        self.all_numbers = columns
-        self.means: Tensor
-        self.deviations: Tensor
-        self.register_buffer("means", torch.zeros(len(columns)))
-        self.register_buffer("deviations", torch.ones(len(columns)))
+        self.sizes = {f.name: self.reads.embedding_size(fields, f.embedding) for f in self.embedded}
+        self.targets = {f.name: self._owner(f) for f in self.embedded if self.sizes[f.name] and self._has_target(f)}
+        self.tables = EmbeddingTables(self._owners(rows), first_order=self.reads.first_order)
+        self.id_matrices = {matrix.side: matrix for matrix in matrices(spec, ()) if matrix.kind == IDS}
+        self.blocks = {side: self._blocks(side) for side in SIDES}
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """feature -> its side."""
+        return self.numbers_of.sides
+
+    @property
+    def all_numbers(self) -> list[str]:
+        """Every number, in the order of `means` and `deviations`."""
+        return self.numbers_of.all_names
+
+    @property
+    def means(self) -> Tensor:
+        """What is subtracted from the numbers; part of the network's state."""
+        return self.numbers_of.means
+
+    @property
+    def deviations(self) -> Tensor:
+        """What the numbers are divided by; part of the network's state."""
+        return self.numbers_of.deviations
 
     def number_columns(self, head: Head) -> list[str]:
         """Names of the numbers that a head reads: the user's side first, then the item's and the pair's."""
-        named = [
-            feature
-            for feature in self.spec.features
-            if (feature.entity == "cross" or _is_number(feature)) and head in feature.heads
-        ]
-        ordered = [feature for feature in named if self.sides[feature.name] == "user"]
-        return [feature.name for feature in [*ordered, *(other for other in named if other not in ordered)]]
+        return [name for side in SIDES for name in self.numbers_of.columns(head, side)]
 
     def vector_columns(self, side: str) -> list[Feature]:
         """Dense vectors of one side that the network reads."""
         return [
             feature
             for feature in self.spec.inputs
-            if feature.type == "dense_vector"
-            and not feature.cross_only
-            and (self.sides[feature.name] == "user") == (side == "user")
+            if feature.type == "dense_vector" and not feature.cross_only and self.sides[feature.name] == side
         ]
 
     def shape(self, head: Head) -> Shape:
         """Sizes of what `assemble` gives for a head."""
-        columns = self.number_columns(head)
-        user = sum(self.sides[name] == "user" for name in columns)
-        fields: dict[str, list[int]] = {"user": [], "item": []}
-        for feature in self.embedded:
-            if self.sizes[feature.name]:
-                fields[self.sides[feature.name]] += [self.sizes[feature.name]] * (2 if feature.weights else 1)
+        fields = {
+            side: tuple(block.size for block in self.blocks[side] for _ in range(block.fields) if block.size)
+            for side in SIDES
+        }
         return Shape(
-            tuple(fields["user"]),
-            tuple(fields["item"]),
-            user,
-            len(columns) - user,
+            fields["user"],
+            fields["item"],
+            len(self.numbers_of.columns(head, "user")),
+            len(self.numbers_of.columns(head, "item")),
             sum(feature.length for feature in self.vector_columns("user")),
             sum(feature.length for feature in self.vector_columns("item")),
-            tuple(
-                (self.sizes[feature.name], bool(feature.weights))
-                for feature in self.embedded
-                if feature.name in self.targets and self.sizes[feature.name]
-            ),
+            tuple((self.sizes[name], bool(self.spec[name].weights)) for name in self.targets),
         )
 
     def values(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every number before normalisation, by name: encoded inputs and crosses."""
-        known = {name.removeprefix(RAW): tensor for name, tensor in inputs.items() if name.startswith(RAW)}
-        for cross in self.spec.crosses:
-            if all(name in known for name in cross.cross.inputs):  # type: ignore[union-attr]
-                known[cross.name] = crosses.compute(cross, known)
-        encoded = {
-            feature.name: inputs[ENCODED + feature.name]
-            for feature in self.spec.inputs
-            if _is_number(feature) and ENCODED + feature.name in inputs
-        }
-        return {**known, **encoded}
-
-    def numbers(self, inputs: Mapping[str, Tensor], head: Head) -> Sides:
-        """Normalised numbers of a head, ([*u, n], [*i, m])."""
-        return self.normalised(self.values(inputs), head)
+        """Every number before normalisation, by name; see `Numbers.values`."""
+        return self.numbers_of.values(inputs)
 
     def normalised(self, values: Mapping[str, Tensor], head: Head) -> Sides:
-        """Stacks a head's numbers per side, normalised by the fit's statistics and bounded at LIMIT deviations."""
-        columns = self.number_columns(head)
-        parts = []
-        for side in ("user", "item"):
-            names = [name for name in columns if self.sides[name] == side]
-            if not names:
-                parts.append(torch.zeros(1, 0))
-                continue
-            stacked = torch.stack(torch.broadcast_tensors(*(values[name] for name in names)), -1)
-            place = [self.all_numbers.index(name) for name in names]
-            parts.append(((stacked - self.means[place]) / self.deviations[place]).clamp(-LIMIT, LIMIT))
-        return Sides(parts[0], parts[1])
+        """A head's numbers from their values; see `Numbers.normalised`."""
+        return self.numbers_of.normalised(values, head)
+
+    def numbers(self, inputs: Mapping[str, Tensor]) -> dict[Head, Sides]:
+        """Normalised numbers of each head, ([*u, n], [*i, m])."""
+        made: dict[Head, Sides] = self.numbers_of(inputs)
+        return made
 
     def assemble(self, inputs: Mapping[str, Tensor], numbers: Sides) -> Assembled:
         """Looks up, pools and gathers everything for a head's architecture."""
-        fields: dict[str, list[Tensor]] = {"user": [], "item": []}
-        first: dict[str, list[Tensor]] = {"user": [], "item": []}
-        single: dict[str, Tensor] = {}
-        lists: list[tuple[Feature, Tensor, Tensor]] = []
-        for feature in self.embedded:
-            side, table = self.sides[feature.name], self.spec.vocabulary_of(feature).name
-            ids = inputs[ENCODED + feature.name]
-            if feature.key:
-                ids = self._sometimes_unknown(ids)
-            if table in self.weights and feature.type != "sequence":
-                first[side].append(self._first_order(table, ids, feature.is_list))
-            if table not in self.tables:
-                continue
-            vectors = self.tables[table](ids)
-            if not feature.is_list:
-                fields[side].append(vectors)
-                single[feature.name] = vectors
-                continue
-            mask = mask_of(ids)
-            weights = mean_weights(mask) if feature.type == "multi_categorical" else root_weights(mask)
-            fields[side].append(pool(vectors, weights))
-            if feature.weights:
-                fields[side].append(pool(vectors, weights * inputs[RAW + feature.weights]))
-            lists.append((feature, vectors, mask))
-        return Assembled(
-            fields["user"],
-            fields["item"],
-            (_total(first["user"], numbers.user), _total(first["item"], numbers.item)),
-            numbers,
-            Sides(self._vectors(inputs, "user", numbers.user), self._vectors(inputs, "item", numbers.item)),
-            tuple(
-                Sequence(
-                    vectors,
-                    mask,
-                    inputs[RAW + feature.weights] if feature.weights else None,
-                    single[self.targets[feature.name]],
-                )
-                for feature, vectors, mask in lists
-                if feature.name in self.targets
-            ),
+        user, item = (self._side(inputs, side) for side in SIDES)
+        vectors = Sides(self._vectors(inputs, "user", numbers.user), self._vectors(inputs, "item", numbers.item))
+        sequences = tuple(
+            Sequence(*user.elements[name], inputs.get(RAW + self.spec[name].weights), item.singles[target])
+            for name, target in self.targets.items()
         )
+        return Assembled(user.fields, item.fields, (user.weight, item.weight), numbers, vectors, sequences)
 
-    def _first_order(self, table: str, ids: Tensor, is_list: bool) -> Tensor:
-        weights = self.weights[table](ids)
-        return (pool(weights, mean_weights(mask_of(ids))) if is_list else weights).squeeze(-1)
+    def _side(self, inputs: Mapping[str, Tensor], side: Side) -> _Side:
+        rows = self._rows(inputs, side)
+        blocks, weights = list[Tensor](), list[Tensor]()
+        singles, elements = dict[str, Tensor](), dict[str, tuple[Tensor, Tensor]]()
+        for block in self.blocks[side]:
+            parts = []
+            if block.singles and rows is not None:
+                names = [feature.name for feature in block.singles]
+                columns = [self.id_matrices[side].features.index(name) for name in names]
+                found, weight = self.tables.look_up(block.size, taken(rows, columns))
+                parts.append(found)
+                weights.append(weight.sum((-2, -1)))
+                singles |= {name: found[..., n, :] for n, name in enumerate(names) if name in self.targets.values()}
+            for feature in block.lists:
+                found, weight, mask = self._elements(inputs, feature)
+                parts.append(self._pooled(inputs, feature, found, mask))
+                if feature.type == "multi_categorical":
+                    weights.append(weight.sum((-2, -1)) / mask.sum(-1).clamp(min=1.0))
+                elements[feature.name] = found, mask
+            if block.size:
+                blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, -2))
+        weight = sum(weights[1:], weights[0]) if weights else self.means.new_zeros(1)
+        return _Side(Fields(tuple(blocks)), weight, singles, elements)
+
+    def _rows(self, inputs: Mapping[str, Tensor], side: Side) -> Tensor | None:
+        """Rows of the tables for the single-valued ids of a side, [*, F]; None when it has none."""
+        matrix = self.id_matrices.get(side)
+        if matrix is None:
+            return None
+        if matrix.name in inputs:
+            ids = inputs[matrix.name]
+        else:
+            ids = torch.stack([inputs[ENCODED + name] for name in matrix.features], -1)
+        features = [self.spec[name] for name in matrix.features]
+        ids = self._sometimes_unknown(ids, [feature.key for feature in features])
+        return self.tables.rows(ids, [self._owner(feature) for feature in features])
+
+    def _sometimes_unknown(self, ids: Tensor, keys: list[bool]) -> Tensor:
+        """In training, some ids of the columns that are keys become UNK; [*, F]."""
+        if not self.training or self.unknown_rate == 0 or not any(keys):
+            return ids
+        drawn = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
+        return torch.where(drawn & torch.tensor(keys, device=ids.device), UNKNOWN, ids)
+
+    def _elements(self, inputs: Mapping[str, Tensor], feature: Feature) -> tuple[Tensor, Tensor, Tensor]:
+        """A list's vectors [*, L, d], first-order weights [*, L, 1] and mask [*, L]. What padding looks up is zero."""
+        ids = inputs[ENCODED + feature.name]
+        vectors, weights = self.tables.look_up(self.sizes[feature.name], self.tables.rows(ids, [self._owner(feature)]))
+        return vectors, weights, mask_of(ids)
+
+    def _pooled(self, inputs: Mapping[str, Tensor], feature: Feature, vectors: Tensor, mask: Tensor) -> Tensor:
+        """A list as one vector, or two when its elements have weights: [*, 1 or 2, d].
+
+        The mean of a set. Of a sequence the sum over the root of one more than its length: short ones, which say little, stay
+        small; and the same with the elements weighted.
+        """
+        length = mask.sum(-1)[..., None, None]
+        if feature.type == "multi_categorical":
+            return vectors.sum(-2, keepdim=True) / length.clamp(min=1.0)
+        if not feature.weights:
+            return vectors.sum(-2, keepdim=True) / torch.sqrt(length + 1.0)
+        return torch.matmul(torch.stack((mask, inputs[RAW + feature.weights]), -2), vectors) / torch.sqrt(length + 1.0)
+
+    def _vectors(self, inputs: Mapping[str, Tensor], side: Side, like: Tensor) -> Tensor:
+        tensors = [inputs[ENCODED + feature.name] for feature in self.vector_columns(side)]
+        if not tensors:
+            return like[..., :0]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors, -1)
+
+    def _owner(self, feature: Feature) -> str:
+        return self.spec.vocabulary_of(feature).name
+
+    def _owners(self, rows: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """owner -> (ids, embedding size) of the tables that the architecture reads."""
+        owners: dict[str, tuple[int, int]] = {}
+        for feature in self.embedded:
+            owner = self.spec.vocabulary_of(feature)
+            if owner.embedding != feature.embedding:
+                raise SpecError(
+                    f"feature {feature.name!r} shares a table and must have its embedding size", field=feature.name
+                )
+            if self._is_read(feature):
+                owners[owner.name] = (rows[owner.name], self.sizes[feature.name])
+        return owners
+
+    def _is_read(self, feature: Feature) -> bool:
+        return bool(self.sizes[feature.name]) or (self.reads.first_order and feature.type != "sequence")
 
     def _has_target(self, feature: Feature) -> bool:
         """Whether a list of the user's holds what one feature of the item side is, such as the items that were seen before."""
@@ -269,39 +312,23 @@ class Trunk(nn.Module):
         of_user = feature.type == "sequence" and self.sides[feature.name] == "user"
         return of_user and self.sides[owner.name] == "item" and owner in self.embedded and not owner.is_list
 
-    def _vectors(self, inputs: Mapping[str, Tensor], side: str, like: Tensor) -> Tensor:
-        tensors = [inputs[ENCODED + feature.name] for feature in self.vector_columns(side)]
-        return torch.cat(tensors, -1) if tensors else like[..., :0]
-
-    def _sometimes_unknown(self, ids: Tensor) -> Tensor:
-        if not self.training or self.unknown_rate == 0:
-            return ids
-        return torch.where(torch.rand(ids.shape) < self.unknown_rate, UNKNOWN, ids)
-
-
-def _is_number(feature: Feature) -> bool:
-    """Whether an input enters the network as one number."""
-    return feature.type == "numeric" and feature.entity != "cross" and not feature.cross_only and not feature.embedding
+    def _blocks(self, side: Side) -> tuple[Block, ...]:
+        read = [feature for feature in self.embedded if self.sides[feature.name] == side and self._is_read(feature)]
+        singles, lists = [f for f in read if not f.is_list], [f for f in read if f.is_list]
+        return tuple(
+            Block(
+                size,
+                tuple(feature for feature in singles if self.sizes[feature.name] == size),
+                tuple(feature for feature in lists if self.sizes[feature.name] == size),
+            )
+            for size in dict.fromkeys(self.sizes[feature.name] for feature in [*singles, *lists])
+        )
 
 
-def _sides(spec: FeatureSpec) -> dict[str, str]:
-    """feature -> "user" (one value a request) or "item" (one a candidate); a cross is on the user's side if all its inputs are."""
-    sides: dict[str, str] = {}
-    for feature in spec.features:
-        if feature.cross is not None:
-            sides[feature.name] = "user" if all(sides[name] == "user" for name in feature.cross.inputs) else "item"
-        else:
-            sides[feature.name] = "user" if feature.entity in ("user", "context") else "item"
-    return sides
+class _Side(NamedTuple):
+    """What one side looks up: fields, sum of first-order weights [*], vectors of single ids and elements of lists by name."""
 
-
-def _table(rows: int, size: int, deviation: float) -> nn.Embedding:
-    table = nn.Embedding(rows, size, padding_idx=PADDING)
-    with torch.no_grad():
-        nn.init.normal_(table.weight, std=deviation) if deviation else nn.init.zeros_(table.weight)
-        table.weight[PADDING] = 0
-    return table
-
-
-def _total(tensors: list[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(tensors, -1).sum(-1) if tensors else like.new_zeros(like.shape[:-1])
+    fields: Fields
+    weight: Tensor
+    singles: dict[str, Tensor]
+    elements: dict[str, tuple[Tensor, Tensor]]

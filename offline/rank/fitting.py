@@ -14,8 +14,8 @@ from torch import Tensor
 from data_exchange_center.list_metrics import hits_of, ndcg_at
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import read_json
+from offline.models.numbers import HEADS, Head
 from offline.models.ranker import Member, NetworkConfig, Ranker, config_for
-from offline.models.trunk import HEADS, Head
 from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import Fit
 from offline.rank.s1_feature_engi import NORMALISATION_FILE, ROWS_FILE, lists_file
@@ -69,9 +69,9 @@ def load_fit(settings: Settings, fit: Fit, encoder: FittedEncoder, preset: str, 
     """
     folder = fit.folder(settings)
     normalisation = load_file(folder / NORMALISATION_FILE)
-    has_like = bool(read_json(folder / "engineering.json")["has_like"])
+    heads: tuple[Head, ...] = HEADS if read_json(folder / "engineering.json")["has_like"] else ("choose",)
     config = config_for(
-        settings.rank.model, preset, encoder.rows, settings.rank.towers, encoder.id_types, has_like, **changes
+        settings.rank.model, preset, encoder.rows, settings.rank.towers, encoder.id_types, heads, **changes
     )
     return FitData(
         LikeRows.load(folder / ROWS_FILE),
@@ -109,7 +109,7 @@ def find_plan(
     curves: dict[str, list[Epoch]] = {"like": [], "choose": []}
     calibration: dict[Head, tuple[float, float]] = {head: (1.0, 0.0) for head in HEADS}
     like_epochs, choose_epochs = 0, 0
-    if data.config.has_like:
+    if "like" in data.config.heads:
         seed_everything(seed, settings.rank.threads)
         curves["like"], calibration["like"] = _watch_like(settings, member, data.rows)
         like_epochs = best_epoch(curves["like"])

@@ -17,9 +17,9 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, read_json, write_json
 from offline.models.layers import Sides
+from offline.models.numbers import HEADS
 from offline.models.ranker import Ranker
 from offline.models.registry import architecture
-from offline.models.trunk import HEADS
 from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import fits_of
 from offline.rank.fitting import FitData, find_plan, load_fit, train_fit
@@ -60,7 +60,7 @@ def evaluate_ranking(settings: Settings, *, compare_presets: bool = False) -> di
         "preset": training["preset"],
         "presets": [],
     }
-    if not ranker.config.has_like:
+    if "like" not in ranker.config.heads:
         result["reason"] = "the log holds positives only: there are no exposed negatives to judge `like` on"
     else:
         rows = LikeRows.load(judged.folder(settings) / ROWS_FILE)

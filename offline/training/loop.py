@@ -61,8 +61,12 @@ def fit_like(
         return functional.binary_cross_entropy_with_logits(_like_logit(member, batch), batch.labels)
 
     trunk = member.trunk
-    tables = [*trunk.tables.parameters(), *trunk.weights.parameters()]
-    optimizer = adam(tables, member.heads["like"].parameters(), settings.learning_rate, settings.embedding_weight_decay)
+    optimizer = adam(
+        trunk.tables.parameters(),
+        member.heads["like"].parameters(),
+        settings.learning_rate,
+        settings.embedding_weight_decay,
+    )
     return _train(member, optimizer, loss, places, settings.batch_size, epochs, settings.epochs, seed, "like", judge)
 
 

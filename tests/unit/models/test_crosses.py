@@ -18,13 +18,16 @@ def cross(op: str, *inputs: str, **parameters: float) -> Feature:
     )
 
 
+def made(feature: Feature, *values: torch.Tensor) -> torch.Tensor:
+    """One cross alone, [..]: scalars enter scalar operations as one column."""
+    crosses.check(feature)
+    group = crosses.Group((feature,))
+    return group.compute([value if group.kind.axis else value.unsqueeze(-1) for value in values])[..., 0]
+
+
 def compute(op: str, *values: list[float] | float, **parameters: float) -> float:
     names = [f"v{number}" for number in range(len(values))]
-    feature = cross(op, *names, **parameters)
-    crosses.check(feature)
-    return float(
-        crosses.compute(feature, {name: torch.tensor(value) for name, value in zip(names, values, strict=True)})
-    )
+    return float(made(cross(op, *names, **parameters), *(torch.tensor(value) for value in values)))
 
 
 def test_a_rate_is_smoothed_towards_its_prior() -> None:
@@ -82,13 +85,14 @@ def test_the_spread_is_a_standard_deviation() -> None:
 
 
 def test_both_sides_broadcast() -> None:
-    feature = cross("axis_share", "places", "counts", "events")
-    made = crosses.compute(
-        feature,
-        {"places": torch.eye(2).repeat(3, 1), "counts": torch.tensor([[3.0, 1.0]]), "events": torch.tensor([3.0])},
+    shares = made(
+        cross("axis_share", "places", "counts", "events"),
+        torch.eye(2).repeat(3, 1),
+        torch.tensor([[3.0, 1.0]]),
+        torch.tensor([3.0]),
     )
-    assert made.shape == (6,)
-    assert made[:2].tolist() == pytest.approx([0.75, 0.25])
+    assert shares.shape == (6,)
+    assert shares[:2].tolist() == pytest.approx([0.75, 0.25])
 
 
 @pytest.mark.parametrize(

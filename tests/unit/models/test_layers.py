@@ -11,10 +11,6 @@ from offline.models.layers import (
     TargetAttention,
     TwoSidedLinear,
     fm_pooling,
-    mask_of,
-    mean_weights,
-    pool,
-    root_weights,
 )
 
 
@@ -30,6 +26,7 @@ def test_a_two_sided_layer_is_the_layer_on_the_concatenation() -> None:
     torch.manual_seed(0)
     layer = TwoSidedLinear(3, 2, 4)
     user, item = torch.randn(1, 3), torch.randn(7, 2)
+    assert layer.user is not None
     whole = torch.cat([layer.user.weight, layer.item.weight], 1)
     expected = torch.cat([user.expand(7, 3), item], 1) @ whole.T + layer.item.bias
     assert torch.allclose(layer(Sides(user, item)), expected, atol=1e-6)
@@ -46,18 +43,12 @@ def test_an_mlp_broadcasts_lists_as_it_scores_rows() -> None:
 
 
 def test_projections_bring_fields_to_one_size_and_leave_those_that_have_it() -> None:
-    layer = Projections((3, 4), 4)
-    fields = [torch.randn(2, 3), torch.randn(2, 4)]
-    made = layer(fields)
-    assert [tensor.shape for tensor in made] == [(2, 4), (2, 4)]
-    assert made[1] is fields[1]
-
-
-def test_pooling_ignores_padding_and_an_empty_list_is_zero() -> None:
-    ids = torch.tensor([[2, 3, 0], [0, 0, 0]])
-    elements = torch.ones(2, 3, 2) * 5
-    assert pool(elements, mean_weights(mask_of(ids))).tolist() == [[5.0, 5.0], [0.0, 0.0]]
-    assert torch.allclose(pool(elements, root_weights(mask_of(ids)))[0], torch.full((2,), 10 / 3**0.5))
+    layer = Projections((3, 3, 4), 4)
+    blocks = [torch.randn(5, 2, 3), torch.randn(5, 1, 4)]
+    made = layer(blocks)
+    assert made.shape == (5, 3, 4)
+    assert torch.allclose(made[:, 1], blocks[0][:, 1] @ layer.weights[0][1], atol=1e-6)
+    assert torch.equal(made[:, 2], blocks[1][:, 0])
 
 
 def test_attention_looks_at_what_resembles_the_target_and_never_at_padding() -> None:

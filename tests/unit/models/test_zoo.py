@@ -11,9 +11,9 @@ import torch
 
 from data_exchange_center.errors import SettingsError
 from offline.models.layers import Sides
+from offline.models.numbers import HEADS
 from offline.models.ranker import OUTPUTS, Ranker, config_for
 from offline.models.registry import FILES, architecture, options_of
-from offline.models.trunk import HEADS
 from offline.rank.export import export_graph
 from offline.rank.feature_encoding import FittedEncoder, run_encoder_once
 from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows, tiny_encoder, tiny_request
@@ -29,7 +29,7 @@ def small_ranker(encoder: FittedEncoder, name: str, preset: str, seed: int = 0) 
     torch.manual_seed(seed)
     has = vars(options_of(name, preset))
     changes: dict[str, Any] = {key: value for key, value in SMALL.items() if key in has}
-    ranker = Ranker(encoder.spec, config_for(name, preset, encoder.rows, 1, encoder.id_types, True, **changes)).eval()
+    ranker = Ranker(encoder.spec, config_for(name, preset, encoder.rows, 1, encoder.id_types, **changes)).eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -50,7 +50,7 @@ def of_users(encoder: FittedEncoder) -> set[str]:
 
 def logits(ranker: Ranker, inputs: Named) -> torch.Tensor:
     """Of both heads, [heads, *i]."""
-    return torch.stack([ranker.logits(inputs, head) for head in HEADS])
+    return torch.stack([ranker.logits(inputs)[head] for head in HEADS])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_scene_without_a_users_side_is_scored_and_exported(name: str, numbers:
         _assert_same(ranker, encoder, graph, clicks_rows(encoder, rows), 1e-6)
     trunk = ranker.member(0).trunk
     inputs = encoded(encoder, clicks_rows(encoder, 6))
-    numbers_of = Sides(torch.zeros(1, 0), trunk.numbers(inputs, "like").item.expand(6, -1))  # as training hands them in
+    numbers_of = Sides(torch.zeros(1, 0), trunk.numbers(inputs)["like"].item.expand(6, -1))  # as training hands them in
     assert ranker.member(0).heads["like"](trunk.assemble(inputs, numbers_of)).shape == (6,)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import yaml
 
@@ -89,8 +91,8 @@ def clicks_rows(encoder: FittedEncoder, rows: int, seed: int = 0) -> dict[str, n
 
 def tiny_config(encoder: FittedEncoder, preset: str = "default", members: int = 1) -> NetworkConfig:
     """A DeepFM small enough for tests."""
-    changes = {"fm_size": 4, "hidden": (8, 4), "dropout": 0.0}
-    return config_for("deepfm", preset, encoder.rows, members, encoder.id_types, True, **changes)
+    changes: dict[str, Any] = {"fm_size": 4, "hidden": (8, 4), "dropout": 0.0}
+    return config_for("deepfm", preset, encoder.rows, members, encoder.id_types, **changes)
 
 
 def tiny_ranker(encoder: FittedEncoder, preset: str = "default", members: int = 1) -> Ranker:

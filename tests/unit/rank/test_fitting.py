@@ -119,7 +119,7 @@ def test_test_rows_decide_nothing(data: FitData) -> None:
 
 def test_a_log_of_positives_only_leaves_like_to_choose(data: FitData) -> None:
     encoder = tiny_encoder()
-    alone = replace(data, config=replace(data.config, has_like=False))
+    alone = replace(data, config=replace(data.config, heads=("choose",)))
     plan, curves, _ = find_plan(SETTINGS, encoder, alone)
     assert plan.like_epochs == 0 and curves["like"] == [] and plan.choose_epochs > 0
 
