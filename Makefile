@@ -1,9 +1,9 @@
 # Every target is a thin line over a Python entry point that works alone; see README.md.
-# Variables: DATASET= DATA= SEED= SEEDS= REQUESTS= PORT= RELEASE= HOLDOUT= PROTOCOL= STORE=
+# Variables: DATASET= DATA= SEED= SEEDS= REQUESTS= PORT= RELEASE= HOLDOUT= PROTOCOL= STORE= LOCAL= STACK=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate up down test lint bench stop
+.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate up down test lint audit bench stop
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
@@ -21,6 +21,10 @@ $(call export_if,SEED,MARQUEE_SEED)
 $(call export_if,HOLDOUT,MARQUEE_SPLIT__HOLDOUT)
 $(call export_if,PROTOCOL,MARQUEE_SPLIT__PROTOCOL)
 
+# While the Docker stack is up, publish, rollback and check mean it; STACK=0 means the stores of the settings all the same.
+STACK ?= $(shell grep -qs '^COMPOSE_FILE=' docker/.env && echo 1 || echo 0)
+ON_STACK := $(filter-out 0,$(STACK))
+
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
@@ -34,6 +38,12 @@ help:  ## this list
 
 .venv/.setup-dev: .venv/.setup requirements-dev.txt
 	$(PIP) install -r requirements-dev.txt
+	touch $@
+
+# the auditor in an environment of its own: it is not part of what it audits
+.venv-audit/.setup: requirements-audit.txt
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-audit.txt
 	touch $@
 
 setup: .venv/.setup  ## the environment for running
@@ -52,16 +62,16 @@ offline: .venv/.setup  ## data to a release, no servers
 	@$(PY) offline/s0_run_offline.py
 
 publish: .venv/.setup  ## RELEASE (default: the newest) into every store, verified, then live
-	@$(PY) offline_to_online/publish.py $(if $(RELEASE),--release $(RELEASE))
+	@$(PY) $(if $(ON_STACK),docker/stack.py publish,offline_to_online/publish.py) $(if $(RELEASE),--release $(RELEASE))
 
 rollback: .venv/.setup  ## the release before is live again (or RELEASE=…)
-	@$(PY) offline_to_online/publish.py --rollback $(if $(RELEASE),--release $(RELEASE))
+	@$(PY) $(if $(ON_STACK),docker/stack.py rollback,offline_to_online/publish.py --rollback) $(if $(RELEASE),--release $(RELEASE))
 
 serve: .venv/.setup  ## the server on the live release, in the foreground
 	@$(PY) online/main/s1_server.py --port $(PORT)
 
 check: .venv/.setup  ## offline against online scores on real users
-	@$(PY) offline_to_online/rank/s3_check_offline_and_online.py --requests $(REQUESTS)
+	@$(PY) $(if $(ON_STACK),docker/stack.py check,offline_to_online/rank/s3_check_offline_and_online.py) --requests $(REQUESTS)
 
 evaluate: .venv/.setup  ## ranking, recall and the whole chain, mean and spread over SEEDS
 	@$(PY) offline_to_online/rank/s4_evaluate_chain.py --seeds $(SEEDS)
@@ -79,6 +89,9 @@ lint: .venv/.setup-dev  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy data_exchange_center offline offline_to_online online benchmarks docker
+
+audit: .venv/.setup-dev .venv-audit/.setup  ## secrets in the repository and the image, known weaknesses of the dependencies
+	@$(PY) benchmarks/security.py
 
 bench: .venv/.setup-dev  ## every benchmark, one JSON line each
 	@$(PY) benchmarks/run_all.py

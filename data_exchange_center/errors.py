@@ -21,8 +21,9 @@ class MarqueeError(Exception):
 
 
 class SettingsError(MarqueeError):
-    """A setting is unknown, of the wrong type or out of range."""
+    """A setting is unknown, of the wrong type, out of range, or missing for what is asked."""
 
+    http_status = 503
     code = "invalid_settings"
 
 

@@ -18,16 +18,21 @@ DAYS = 1095
 GROUP_READABLE = 0o640
 
 
-def make_certificates(folder: Path, host: str) -> bool:
-    """An authority (`ca.crt`) and a server's certificate that it signed (`server.crt`, `server.key`) for `host` and localhost.
+def make_certificates(folder: Path, host: str, *, renew: bool = False) -> bool:
+    """An authority (`ca.crt`) and a server's certificate that it signed (`server.crt`, `server.key`) for `host`, localhost and
+    127.0.0.1.
 
     The authority's key is not kept: a certificate that expires is replaced together with its authority.
+
+    Args:
+        renew: also when there are some already.
 
     Returns:
         whether they were made now.
     """
-    if (folder / "server.crt").exists():
+    if (folder / "server.crt").exists() and not renew:
         return False
+    (folder / "server.crt").unlink(missing_ok=True)  # comes back last: whoever is cut off here begins anew
     key: list[str | Path] = [
         "req",
         "-x509",
@@ -73,10 +78,13 @@ def _openssl(*arguments: str | Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--certificates", type=Path, help="folder for the certificates; none are made without it")
+    arguments.add_argument(
+        "--renew", action="store_true", help="replace the certificates; restart their users afterwards"
+    )
     arguments.add_argument("--host", default="elasticsearch", help="name under which clients reach the server")
 
     def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
-        made = bool(parsed.certificates) and make_certificates(parsed.certificates, parsed.host)
+        made = bool(parsed.certificates) and make_certificates(parsed.certificates, parsed.host, renew=parsed.renew)
         features = open_features(settings)
         published = features.releases()  # asking makes the registry, which the feature server can only read
         features.close()

@@ -3,10 +3,12 @@
     python docker/stack.py up [--local]          build, start, wait until every service is healthy
     python docker/stack.py publish [--release ID] [--dry-run]
     python docker/stack.py rollback [--release ID]
+    python docker/stack.py check [--requests N]  offline against online scores, asked of the stack's application
     python docker/stack.py status
     python docker/stack.py down [--volumes]      --volumes deletes the data too
 
-`up` makes docker/.env, with random passwords, when there is none. The last line on stdout is one JSON object.
+`up` makes docker/.env, with random passwords, when there is none. While the stack is up, `make publish`, `make rollback` and
+`make check` mean it. The last line on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from data_exchange_center.errors import MarqueeError
+from data_exchange_center.programs import run_program
+from data_exchange_center.settings import load_settings
 
 FOLDER = Path(__file__).resolve().parent
-ENVIRONMENT = FOLDER / ".env"
-# which files make the stack is remembered in .env, so that every later command means the same one
+ENVIRONMENT, EXAMPLE = FOLDER / ".env", FOLDER / ".env.example"
+NOTE = "COMPOSE_FILE="
+# which files make the stack is noted in .env while it is up, so that every later command means the same one
 PRODUCTION, LOCAL, PYTHON_BACKEND = "compose.yaml", "compose.local.yaml", "compose.python-backend.yaml"
 NATIVE_BACKEND = "/opt/tritonserver/backends/onnxruntime/libtriton_onnxruntime.so"
 SECURITY = "/usr/share/elasticsearch/modules/x-pack-security"
@@ -87,17 +92,25 @@ def choose_files(local: bool) -> list[str]:
 
 
 def ensure_environment(files: list[str]) -> None:
-    """Writes docker/.env from the example when it is absent, and notes there which files make the stack."""
+    """Writes docker/.env from the example when it is absent, and notes there which files make the stack; none: it is down."""
     if ENVIRONMENT.exists():
         lines = ENVIRONMENT.read_text(encoding="utf-8").splitlines()
     else:
-        lines = (FOLDER / ".env.example").read_text(encoding="utf-8").splitlines()
+        lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
         empty = {f"{name}=": f"{name}={secrets.token_urlsafe(24)}" for name in SECRETS}
         lines = [empty.get(line, line) for line in lines]
-    lines = [line for line in lines if not line.startswith("COMPOSE_FILE=")] + [f"COMPOSE_FILE={':'.join(files)}"]
+    lines = [line for line in lines if not line.startswith(NOTE)]
+    lines += [f"{NOTE}{':'.join(files)}"] if files else []
     descriptor = os.open(ENVIRONMENT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
+
+
+def values() -> dict[str, str]:
+    """What docker/.env says; empty when there is none."""
+    lines = ENVIRONMENT.read_text(encoding="utf-8").splitlines() if ENVIRONMENT.exists() else []
+    entries = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
+    return {name.strip(): value.strip() for name, _, value in entries}
 
 
 def services() -> dict[str, str]:
@@ -136,6 +149,8 @@ def down(parsed: argparse.Namespace) -> dict[str, Any]:
     done = compose("down", "--remove-orphans", *(["--volumes"] if parsed.volumes else []))
     if done.returncode:
         raise StackError(f"docker compose down ended with status {done.returncode}")
+    if ENVIRONMENT.exists():
+        ensure_environment([])
     return {"services": {name: "gone" for name in before}}
 
 
@@ -152,6 +167,16 @@ def publish(parsed: argparse.Namespace) -> dict[str, Any]:
     return {**said, "ok": bool(said.get("ok")) and done.returncode == 0}
 
 
+def check(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Runs the consistency check of this checkout against the stack's application."""
+    own = values()
+    releases = (FOLDER / own.get("MARQUEE_RELEASES", "../data_exchange_center/store/releases")).resolve()
+    settings = load_settings().with_values(**{"data.store": str(releases.parent)})
+    url = f"http://{own.get('MARQUEE_BIND', '127.0.0.1')}:{own.get('MARQUEE_PORT', '5000')}"
+    arguments = ["--requests", str(parsed.requests), "--url", url]
+    return run_program("offline_to_online/rank/s3_check_offline_and_online.py", arguments, settings)
+
+
 def main(argv: list[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = made.add_subparsers(dest="command", required=True)
@@ -163,17 +188,20 @@ def main(argv: list[str] | None = None) -> None:
         job = commands.add_parser(name, help=f"{name}: the publisher's job")
         job.add_argument("--release", default="", help="a release's id")
     commands.choices["publish"].add_argument("--dry-run", action="store_true", help="show the plan, change nothing")
+    checking = commands.add_parser("check", help="offline against online scores")
+    checking.add_argument("--requests", type=int, default=1000, help="how many to send")
     commands.add_parser("status", help="the services' states")
     parsed = made.parse_args(argv)
-    actions = {"up": up, "down": down, "publish": publish, "rollback": publish}
+    actions = {"up": up, "down": down, "publish": publish, "rollback": publish, "check": check}
     try:
         result = actions[parsed.command](parsed) if parsed.command in actions else {"services": services()}
     except MarqueeError as error:
         print(f"stack: {error.message}", file=sys.stderr)
         print(json.dumps({"ok": False, "error": {"code": error.code, "message": error.message}}))
         raise SystemExit(2) from error
-    print(json.dumps({"ok": True, **result}))
-    raise SystemExit(0 if result.get("ok", True) else 1)
+    result = {"ok": True, **result}
+    print(json.dumps(result))
+    raise SystemExit(0 if result["ok"] else 1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from data_exchange_center.errors import (
     LockHeld,
     MarqueeError,
     ReleaseError,
+    SettingsError,
     StoreError,
     StoreUnavailable,
 )
@@ -124,7 +125,7 @@ def _run(arguments: list[str], release: str | None) -> dict[str, Any]:
     try:
         return run_program(PUBLISH, [*arguments, *chosen], own.settings)
     except ProgramFailed as error:
-        for known in (LockHeld, StoreUnavailable):
+        for known in (LockHeld, StoreUnavailable, SettingsError):
             if error.code == known.code:
                 raise known(error.message) from error
         if error.code == ReleaseError.code and release is not None:

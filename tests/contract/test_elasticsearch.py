@@ -16,6 +16,7 @@ from benchmarks.support.altered_release import altered_copy, with_vectors
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.recall_scores import RecallArrays
 from data_exchange_center.release import Release
+from docker.setup_volumes import make_certificates
 from offline_to_online.profiles import user_vectors
 from offline_to_online.recall.s2_item_to_es import verify_items
 from online.stores.elastic_documents import Documents
@@ -23,7 +24,8 @@ from online.stores.elastic_items import ElasticItems, index_name
 from online.stores.ports import Filters, Hits, VectorQuery
 from tests.factories import make_release
 from tests.servers import ElasticsearchServer, TlsProxy, Unavailable
-from tests.servers.tls_proxy import make_certificate
+from tests.servers.process import HOST
+from tests.servers.tls_proxy import OTHER_HOST
 
 NOTHING = np.empty(0, np.int32)
 pytestmark = pytest.mark.xdist_group("elasticsearch")
@@ -72,11 +74,20 @@ def test_a_certificate_of_another_authority_is_refused(
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    make_certificate(other)
+    make_certificates(other, "elasticsearch")
     with proxy(tmp_path / "proxy", server) as secure:
         for ca_file in (str(other / "ca.crt"), ""):
             with pytest.raises(StoreUnavailable, match="certificate"):
                 ask(ElasticItems(secure.url, ca_file=ca_file), release)
+
+
+def test_a_certificate_for_another_host_is_refused(
+    server: ElasticsearchServer, release: Release, tmp_path: Path
+) -> None:
+    with proxy(tmp_path / "proxy", server) as secure:
+        elsewhere = secure.url.replace(HOST, OTHER_HOST)
+        with pytest.raises(StoreUnavailable, match="127.0.0.2.* match"):
+            ask(ElasticItems(elsewhere, ca_file=str(secure.ca_file)), release)
 
 
 def test_a_wrong_password_is_an_error_of_the_store(

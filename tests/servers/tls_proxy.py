@@ -1,4 +1,7 @@
-"""TLS and a password in front of a plain server, by Debian's nginx: what a production Elasticsearch asks of its clients."""
+"""TLS and a password in front of a plain server, by Debian's nginx: what a production Elasticsearch asks of its clients.
+
+Its certificate is made by the code that makes the Docker stack's.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from docker.setup_volumes import make_certificates
 from tests.servers.process import HOST, Server, Unavailable
 
-USER, PASSWORD = "elastic", "not-a-secret"
+USER, PASSWORD = "elastic", "not-a-secret"  # pragma: allowlist secret
+OTHER_HOST = "127.0.0.2"  # answers too, but the certificate is not for it
 CONFIG = """
 daemon off;
 user {user} {group};
@@ -31,6 +36,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen {host}:{port} ssl;
+        listen {other_host}:{port} ssl;
         ssl_certificate {folder}/server.crt;
         ssl_certificate_key {folder}/server.key;
         auth_basic "stores";
@@ -42,7 +48,7 @@ http {{
 
 
 class TlsProxy(Server):
-    """Passes requests on to `target` (http://host:port). Clients must trust `ca_file`, which is made anew at each start."""
+    """Passes requests on to `target` (http://host:port). Clients must trust `ca_file`."""
 
     name = "tls-proxy"
 
@@ -65,26 +71,21 @@ class TlsProxy(Server):
         if not nginx or not shutil.which("openssl"):
             raise Unavailable("tls-proxy: no nginx or no openssl (apt-get install nginx-light openssl)")
         self.folder.mkdir(parents=True, exist_ok=True)
-        make_certificate(self.folder)
+        make_certificates(self.folder, "elasticsearch")
         hashed = _openssl("passwd", "-apr1", PASSWORD).strip()
         (self.folder / "users").write_text(f"{USER}:{hashed}\n")
         config = self.folder / "nginx.conf"
         owner = {"user": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
-        config.write_text(CONFIG.format(folder=self.folder, host=HOST, port=self.port, target=self.target, **owner))
+        config.write_text(
+            CONFIG.format(
+                folder=self.folder, host=HOST, other_host=OTHER_HOST, port=self.port, target=self.target, **owner
+            )
+        )
         return [nginx, "-c", config, "-e", self.folder / "error.log"]
 
     def check(self) -> None:
         with socket.create_connection((HOST, self.port), timeout=1):
             pass
-
-
-def make_certificate(folder: Path) -> None:
-    """An authority (`ca.crt`) and a certificate for 127.0.0.1 that it signed (`server.crt`, `server.key`)."""
-    ca, server = [folder / "ca.key", folder / "ca.crt"], [folder / "server.key", folder / "server.crt"]
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    _openssl(*new, "-keyout", ca[0], "-out", ca[1], "-subj", "/CN=test authority")
-    signed = ("-CA", ca[1], "-CAkey", ca[0], "-addext", f"subjectAltName=IP:{HOST}")
-    _openssl(*new, "-keyout", server[0], "-out", server[1], "-subj", "/CN=server", *signed)
 
 
 def _openssl(*arguments: str | Path) -> str:

@@ -154,7 +154,14 @@ def test_publishing_runs_the_publisher_as_a_process(
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("locked", 409), ("invalid_release", 400), ("store_unavailable", 503), ("internal", 500)]
+    ("code", "status"),
+    [
+        ("locked", 409),
+        ("invalid_release", 400),
+        ("store_unavailable", 503),
+        ("invalid_settings", 503),
+        ("internal", 500),
+    ],
 )
 def test_a_failed_publish_says_why(int_chain: Chain, monkeypatch: pytest.MonkeyPatch, code: str, status: int) -> None:
     def run(*_: Any) -> dict[str, Any]:
