@@ -19,6 +19,7 @@ from data_exchange_center.validation import Section, validated
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "MARQUEE_"
+OTHER_SCENES = ("criteo",)  # datasets that are scenes of their own; all others share the scene of their spec
 
 
 class DataSettings(Section):
@@ -49,7 +50,8 @@ class SplitSettings(Section):
 
 class FeatureSettings(Section):
     spec: str = Field(
-        "movielens", description="name of a feature spec in data_exchange_center/feature_specs, or a path"
+        "",
+        description="name of a feature spec in data_exchange_center/feature_specs, or a path; the dataset's own if empty",
     )
     engine: Literal["duckdb", "spark"] = "duckdb"
     history_length: int = Field(50, ge=1, le=500)
@@ -112,6 +114,13 @@ class ServeSettings(Section):
     max_body_bytes: int = Field(1_048_576, ge=1024)
     admin_token: str = Field("", description="bearer token of /admin; admin routes are off when empty", repr=False)
     log_answers: bool = Field(True, description="keep each answered list under its request_id")
+    upload_scene: str = Field("criteo", min_length=1, description="scene whose live release scores uploaded files")
+    upload_max_bytes: int = Field(268_435_456, ge=1024, description="largest upload, as it is sent")
+    upload_max_rows: int = Field(5_000_000, ge=1, description="most rows of an upload; bounds what a compressed one unfolds to")
+    uploads_at_once: int = Field(2, ge=1, description="of one worker, so that lists always find a free thread")
+    upload_threads: int = Field(2, ge=1, description="of one worker that parse and score uploads")
+    upload_keep: int = Field(100, ge=1, description="results of uploads with save=true that stay, the newest")
+    upload_keep_mib: int = Field(1024, ge=1, description="size of all of them together")
 
 
 class Settings(Section):
@@ -137,15 +146,25 @@ class Settings(Section):
         return Path(self.features.spec).stem
 
     def with_values(self, **values: Any) -> Settings:
-        """A copy with dotted settings replaced, e.g. `with_values(**{"data.dataset": "synthetic", "seed": 1})`."""
+        """A copy with dotted settings replaced, e.g. `with_values(**{"data.dataset": "synthetic", "seed": 1})`.
+
+        A feature spec that was the dataset's own follows the dataset.
+        """
         tree = self.model_dump()
+        if self.features.spec == own_spec(self.data.dataset):
+            tree["features"]["spec"] = ""
         for dotted, value in values.items():
             node = tree
             *sections, name = dotted.split(".")
             for section in sections:
                 node = node[section]
             node[name] = value
-        return validated(Settings, tree, "with_values")
+        return _validated(tree, "with_values")
+
+
+def own_spec(dataset: str) -> str:
+    """The feature spec of a dataset's scene."""
+    return dataset if dataset in OTHER_SCENES else "movielens"
 
 
 def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[str, str] | None = None) -> Settings:
@@ -176,7 +195,7 @@ def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[
                 tree[section] = value
             else:
                 tree.setdefault(section, {})[name] = value
-    return validated(Settings, tree, f"{file} or MARQUEE_* variables")
+    return _validated(tree, f"{file} or MARQUEE_* variables")
 
 
 def environment_for(settings: Settings) -> dict[str, str]:
@@ -196,3 +215,9 @@ def environment_for(settings: Settings) -> dict[str, str]:
 
 def _spelled(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _validated(tree: dict[str, Any], origin: str) -> Settings:
+    settings = validated(Settings, tree, origin)
+    spec = settings.features.spec or own_spec(settings.data.dataset)
+    return settings.model_copy(update={"features": settings.features.model_copy(update={"spec": spec})})

@@ -52,6 +52,14 @@ def test_with_values_replaces_and_validates() -> None:
         settings.with_values(**{"rank.epochs": 0})
 
 
+def test_the_scene_is_the_datasets_own_unless_a_spec_is_named() -> None:
+    settings = load_settings(environment={"MARQUEE_DATA__DATASET": "criteo"})
+    assert settings.scene == "criteo"
+    assert settings.with_values(**{"data.dataset": "ml-1m"}).scene == "movielens"
+    named = load_settings(environment={"MARQUEE_FEATURES__SPEC": "own/shop.yaml"})
+    assert named.with_values(**{"data.dataset": "criteo"}).scene == "shop"
+
+
 def test_a_program_started_with_settings_sees_exactly_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARQUEE_SERVE__PORT", "6000")
     settings = load_settings(environment={}).with_values(
