@@ -66,6 +66,20 @@ class InvalidRequest(MarqueeError):
     code = "invalid_request"
 
 
+class TooLarge(MarqueeError):
+    """A request asks for more than the settings allow."""
+
+    http_status = 413
+    code = "too_large"
+
+
+class TooManyRequests(MarqueeError):
+    """Enough of this kind of request is being answered already; try again in a moment."""
+
+    http_status = 429
+    code = "too_many_requests"
+
+
 class StoreError(MarqueeError):
     """A store answered with an error or with something that is not in its contract."""
 

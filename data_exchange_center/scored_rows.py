@@ -7,6 +7,7 @@ outputs as that system does. The `scorer` entry of the release's manifest says w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,23 +17,33 @@ from data_exchange_center.errors import DataError, ReleaseError
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.raw_columns import raw_column
 from data_exchange_center.release import Release
+from data_exchange_center.rows.schema import RowColumn, RowSchema
 
 SAMPLE = "sample/rows.parquet"
-LABEL = "label"
 
 
 class RowForm(BaseModel):
     """The `scorer` entry of a manifest.
 
     Attributes:
+        columns: of a row as files hold it, label first (`RowSchema.describe`); features that the spec leaves out included.
         inputs: feature -> input of the graph, for each input of the spec.
         output: of the graph's outputs, the probability that answers a row.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    columns: list[dict[str, Any]] = Field(min_length=1)
     inputs: dict[str, str] = Field(min_length=1)
     output: str = Field(min_length=1)
+
+    def row_schema(self) -> RowSchema:
+        """How the rows look in files.
+
+        Raises:
+            SpecError: the columns contradict each other.
+        """
+        return RowSchema(tuple(RowColumn(**column) for column in self.columns))
 
 
 def row_form(release: Release) -> RowForm:

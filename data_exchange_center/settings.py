@@ -116,9 +116,12 @@ class ServeSettings(Section):
     log_answers: bool = Field(True, description="keep each answered list under its request_id")
     upload_scene: str = Field("criteo", min_length=1, description="scene whose live release scores uploaded files")
     upload_max_bytes: int = Field(268_435_456, ge=1024, description="largest upload, as it is sent")
-    upload_max_rows: int = Field(5_000_000, ge=1, description="most rows of an upload; bounds what a compressed one unfolds to")
+    upload_max_rows: int = Field(
+        5_000_000, ge=1, description="most rows of an upload; bounds what a compressed one unfolds to"
+    )
+    upload_seconds: float = Field(300.0, gt=0, description="longest that the rows of an upload are scored for")
     uploads_at_once: int = Field(2, ge=1, description="of one worker, so that lists always find a free thread")
-    upload_threads: int = Field(2, ge=1, description="of one worker that parse and score uploads")
+    upload_threads: int = Field(2, ge=1, description="of one worker that score the rows of uploads")
     upload_keep: int = Field(100, ge=1, description="results of uploads with save=true that stay, the newest")
     upload_keep_mib: int = Field(1024, ge=1, description="size of all of them together")
 

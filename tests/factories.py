@@ -23,6 +23,7 @@ from data_exchange_center import columns as c
 from data_exchange_center import tables
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.release import Release, new_release, open_release
+from data_exchange_center.rows.schema import criteo_schema
 from data_exchange_center.scored_rows import SAMPLE
 from data_exchange_center.settings import Settings, load_settings
 from data_exchange_center.workspace import Workspace, write_table
@@ -62,7 +63,7 @@ class Content:
 def make_settings(tmp_path: Path, **dotted: object) -> Settings:
     """Settings whose store lies in `tmp_path`, nothing taken from the environment; `dotted` as in `with_values`."""
     store = {"data.store": str(tmp_path / "store"), "data.dataset": "tiny"}
-    return load_settings(environment={}).with_values(**store, **dotted)
+    return load_settings(environment={}).with_values(**{**store, **dotted})
 
 
 def make_release(
@@ -106,7 +107,11 @@ def make_scorer_release(tmp_path: Path, seed: int = 0, settings: Settings | None
     """
     settings = settings or make_settings(tmp_path, **{"features.spec": "criteo"})
     generator = np.random.default_rng(seed)
-    scorer = {"inputs": {name: f"raw_{name}" for name in (*ROW_NUMBERS, *ROW_IDS)}, "output": "like"}
+    scorer = {
+        "columns": criteo_schema().describe(),
+        "inputs": {name: f"raw_{name}" for name in (*ROW_NUMBERS, *ROW_IDS)},
+        "output": "like",
+    }
     manifest = {"rows": {}, "metrics": {}, "scorer": scorer}
     with new_release(settings.with_values(seed=seed), manifest, "scorer") as (identifier, folder):
         declared = row_features(settings.scene)
@@ -134,7 +139,7 @@ def make_rows(count: int, seed: int = 0) -> pa.Table:
     generator = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {"label": pa.array((generator.random(count) < 0.2).astype(np.float32))}
     for name in ROW_NUMBERS:
-        values = generator.integers(0, 1000, count).astype(np.float32)
+        values = generator.integers(0, 60, count).astype(np.float32)
         columns[name] = pa.array(values, mask=generator.random(count) < 0.1)
     for name in ROW_IDS:
         ids = generator.integers(1, ROW_TOKENS * 10 // 9, count)

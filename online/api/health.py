@@ -21,15 +21,24 @@ def alive() -> Response:
 
 @blueprint.get("/readyz")
 def ready() -> Response:
-    """200 when a list can be answered, which a missing store alone does not prevent; 503 with the reason otherwise."""
+    """200 when a list can be answered, which a missing store alone does not prevent; 503 with the reason otherwise.
+
+    A server of rows alone is ready when it can score them. `uploads` tells whether this worker can, in any case.
+    """
     own = runtime()
-    view = own.releases.current()
+    view, rows = own.releases.current(), own.rows.current()
     return json_response(
         {
             "ready": view is not None,
             "reason": "" if view is not None else own.releases.reason,
             "release": own.board.agreed(),
             "workers": {str(pid): release for pid, release in own.board.releases().items()},
+            "uploads": {
+                "ready": rows is not None,
+                "scene": own.settings.serve.upload_scene,
+                "release": rows.release.id if rows is not None else None,
+                "reason": "" if rows is not None else own.rows.reason,
+            },
             "dependencies": {name: {"ok": not problem, "detail": problem} for name, problem in own.probe().items()},
         },
         200 if view is not None else 503,
@@ -46,7 +55,7 @@ def prometheus() -> Response:
 def document() -> Response:
     """The contract, with ids of the types that the release in use declares (int64 before there is one)."""
     own = runtime()
-    view = own.releases.current()
+    view = None if own.rows_only else own.lists.current()
     user: IdType = view.user_type if view is not None else "int64"
     item: IdType = view.item_type if view is not None else "int64"
     return json_response(openapi.document(user, item, bool(own.settings.serve.admin_token)))

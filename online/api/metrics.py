@@ -61,6 +61,13 @@ BLOCKED_ITEMS = Gauge(
 ANSWERS_LOGGED = Counter(
     "marquee_answers_logged", "Answered lists: kept, dropped (queue full) or failed.", ["outcome"], registry=REGISTRY
 )
+UPLOADED_ROWS = Counter("marquee_uploaded_rows", "Rows of uploaded files that were scored.", registry=REGISTRY)
+UPLOAD_SECONDS = Histogram(
+    "marquee_upload_seconds",
+    "Time to receive, parse and score an uploaded file.",
+    buckets=(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    registry=REGISTRY,
+)
 RELEASE_LOADS = Counter(
     "marquee_release_loads",
     "Releases loaded after a flip of the pointer: ok or failed.",

@@ -21,7 +21,8 @@ _ERRORS = {
     404: "no such thing",
     409: "somebody else does the same work right now",
     413: "the body is too large",
-    415: "the body is not declared as application/json",
+    415: "the body is not declared as what the route takes",
+    429: "enough of these are being answered; try again in a moment",
     500: "a bug",
     503: "not ready, or a store that this cannot do without is away",
 }
@@ -45,8 +46,9 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
         s.Readiness,
         s.AdminAnswer,
         s.Pointer,
+        s.UploadAnswer,
     ]
-    requests: list[type[BaseModel]] = [m.recommend, m.score, m.events]
+    requests: list[type[BaseModel]] = [m.recommend, m.score, m.events, s.UploadForm]
     if admin:
         requests += [s.AdminPublishBody, s.AdminRollbackBody, s.AdminReloadBody, m.items]
         responses += [m.items_answer, m.blocked_answer]
@@ -78,6 +80,8 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
         }
 
     writing = (400, 413, 415, 500, 503)
+    scored_file = answer(s.UploadAnswer, "the last row is scored; with re_model=csv a line for each, `p` or `p,label`")
+    scored_file["content"]["text/csv"] = {"schema": {"type": "string"}}
     paths: dict[str, Any] = {
         "/ml/rec": {
             "post": operation(
@@ -92,7 +96,7 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
                 "The same for a browser or a plain curl",
                 {"200": answer(m.recommend_answer, "the list, best first")},
                 (400, 500, 503),
-                parameters=_parameters(m.recommend),
+                parameters=_parameters(m.recommend, s.RECOMMEND_QUERY),
             ),
         },
         "/ml/score": {
@@ -111,6 +115,19 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
                 {"202": answer(s.EventsAnswer, "stored")},
                 writing,
                 requestBody=body(m.events),
+            )
+        },
+        "/upload": {
+            "post": operation(
+                "upload",
+                "Scores of a file's rows",
+                {"200": scored_file},
+                (400, 413, 415, 429, 500, 503),
+                parameters=_parameters(s.UploadQuery, {}),
+                requestBody={
+                    "required": True,
+                    "content": {"multipart/form-data": {"schema": {"$ref": names[s.UploadForm]}}},
+                },
             )
         },
         "/healthz": {"get": operation("alive", "The process lives", {"200": answer(s.Alive, "alive")}, ())},
@@ -192,10 +209,10 @@ def _error(code: int, reference: str) -> dict[str, Any]:
     return {"description": _ERRORS[code], "content": {"application/json": {"schema": {"$ref": reference}}}}
 
 
-def _parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+def _parameters(model: type[BaseModel], nested: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
     required = {name for name, field in model.model_fields.items() if field.is_required()}
     made = []
-    for name, schema in query_properties(model, s.RECOMMEND_QUERY).items():
+    for name, schema in query_properties(model, nested).items():
         shown = copy.deepcopy(schema)
         shown.pop("default", None)
         entry: dict[str, Any] = {"name": name, "in": "query", "required": name in required, "schema": shown}

@@ -64,7 +64,7 @@ def to_query(body: RecommendBody[Any, Any]) -> Query:
 def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> Response:
     context = RequestContext(view, request_id(), own.budget, breakers=own.breakers)
     answer = recommend(context, own.stores, to_query(body), own.policy)
-    own.releases.moved(context.live)  # this request stays with its release; the next ones should get the live one soon
+    own.lists.moved(context.live)  # this request stays with its release; the next ones should get the live one soon
     content = content_of(context, answer)
     if own.answers is not None:
         own.answers.put(context.request_id, body.userid, view.release.id, int(time.time()), answer)

@@ -1,4 +1,7 @@
-"""What one server process holds: its stores, the release it answers from, and the writer of answered lists.
+"""What one server process holds: its stores, the releases it answers from, and the writer of answered lists.
+
+Two scenes are served side by side, each from its own live release: lists from the settings' scene, uploaded rows from
+`serve.upload_scene`. Neither waits for the other. Where both settings name one scene, there are rows alone.
 
 Made before the fork with settings alone, opened after it: connections, threads and model sessions belong to one process.
 """
@@ -7,14 +10,19 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
 
 from flask import current_app
 from prometheus_client import Histogram
 
-from data_exchange_center.errors import MarqueeError, NotReady, StoreUnavailable
+from data_exchange_center.errors import MarqueeError, NotReady, StoreUnavailable, TooManyRequests
 from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace
 from online.api import metrics
 from online.api.worker_board import WorkerBoard
 from online.pipeline.answer_log import AnswerLog
@@ -22,12 +30,16 @@ from online.pipeline.context import Part, make_breakers
 from online.pipeline.live_release import LiveRelease
 from online.pipeline.recommend import Policy, warm_up
 from online.pipeline.release_view import ReleaseView, load_view
+from online.pipeline.row_scoring import row_threads
+from online.pipeline.row_view import RowView, load_row_view
+from online.pipeline.saved_results import SavedResults
 from online.stores.ports import Stores, UserStore
 
 log = logging.getLogger("marquee.runtime")
 
 EXTENSION = "marquee"
 PROBE_SECONDS = 0.5
+LOAD_SECONDS = 30.0  # for a model that rows wait for, not a list
 
 
 class Runtime:
@@ -40,9 +52,17 @@ class Runtime:
         self.breakers = make_breakers(_count_opening)
         self.answers: AnswerLog | None = None
         self.board = WorkerBoard()
-        self._preloaded: dict[str, ReleaseView] = {}
+        serve = settings.serve
+        self.rows_only = settings.scene == serve.upload_scene
+        self.results = SavedResults(
+            Workspace(settings).online / "uploads", serve.upload_keep, serve.upload_keep_mib << 20
+        )
+        self._preloaded: dict[str, ReleaseView | RowView] = {}
         self._stores: Stores | None = None
-        self._releases: LiveRelease | None = None
+        self._lists: LiveRelease[ReleaseView] | None = None
+        self._rows: LiveRelease[RowView] | None = None
+        self._row_threads: ThreadPoolExecutor | None = None
+        self._turns = threading.BoundedSemaphore(serve.uploads_at_once)
 
     @property
     def stores(self) -> Stores:
@@ -51,10 +71,30 @@ class Runtime:
         return self._stores
 
     @property
-    def releases(self) -> LiveRelease:
-        if self._releases is None:
+    def releases(self) -> LiveRelease[Any]:
+        """The release of the settings' scene."""
+        return self.rows if self.rows_only else self.lists
+
+    @property
+    def lists(self) -> LiveRelease[ReleaseView]:
+        """The release that lists come from."""
+        if self._lists is None:
+            why = f"scene {self.settings.scene} scores rows and has no lists" if self.rows_only else "it is starting"
+            raise NotReady(f"this server answers no lists: {why}")
+        return self._lists
+
+    @property
+    def rows(self) -> LiveRelease[RowView]:
+        """The release that scores uploaded rows."""
+        if self._rows is None:
             raise NotReady("the server is starting")
-        return self._releases
+        return self._rows
+
+    @property
+    def row_threads(self) -> ThreadPoolExecutor:
+        if self._row_threads is None:
+            raise NotReady("the server is starting")
+        return self._row_threads
 
     def preload(self, release: str) -> None:
         """Opens a release before the fork, so that the workers share its arrays.
@@ -62,21 +102,24 @@ class Runtime:
         Raises:
             ReleaseError: a file is missing or altered; the message names it.
         """
-        self._preloaded[release] = load_view(self.settings, release)
+        self._preloaded[release] = (load_row_view if self.rows_only else load_view)(self.settings, release)
 
     def open(self, open_stores: Callable[[Settings], Stores]) -> None:
-        """Opens the stores, loads the live release, warms it up and starts the background threads."""
+        """Opens the stores, loads the live releases, warms them up and starts the background threads."""
         stores = self._stores = open_stores(self.settings)
-        scene = self.settings.scene
-        self._releases = LiveRelease(
-            pointer=lambda: self._look(stores.users),
-            load=self._load,
-            poll=self.settings.serve.release_poll_ms / 1000.0,
-            changed=self._changed,
-        )
-        self._releases.start()
-        if self.settings.serve.log_answers:
-            self.answers = AnswerLog(stores.users, scene, _count_answers)
+        serve, scene = self.settings.serve, self.settings.scene
+        poll = serve.release_poll_ms / 1000.0
+        if not self.rows_only:
+            changed = partial(self._changed, scene)
+            self._lists = LiveRelease(lambda: self._look(stores.users), self._load, poll, changed)
+            self._lists.start()
+            if serve.log_answers:
+                self.answers = AnswerLog(stores.users, scene, _count_answers)
+        self._row_threads = row_threads(serve.upload_threads)
+        changed = partial(self._changed, serve.upload_scene)
+        look = partial(pointer, stores.users, serve.upload_scene, self.budget)
+        self._rows = LiveRelease(look, self._load_rows, poll, changed)
+        self._rows.start()
         # The heap is large and lives as long as the process: out of the collector's sight it costs no pauses.
         gc.collect()
         gc.freeze()
@@ -84,8 +127,11 @@ class Runtime:
 
     def close(self) -> None:
         """Ends the threads, then closes the stores."""
-        if self._releases is not None:
-            self._releases.stop()
+        for follower in (self._lists, self._rows):
+            if follower is not None:
+                follower.stop()
+        if self._row_threads is not None:
+            self._row_threads.shutdown(cancel_futures=True)
         if self.answers is not None:
             self.answers.close()
         if self._stores is not None:
@@ -93,29 +139,63 @@ class Runtime:
         gc.unfreeze()  # lets extension modules give back what they hold when the process ends
 
     def view(self) -> ReleaseView:
-        """The release that a request starting now answers from.
+        """The release that a list asked for now comes from.
 
         Raises:
             NotReady: there is none yet; the message says why.
         """
-        view = self.releases.current() or self.releases.refresh(again=False)
+        view = self.lists.current() or self.lists.refresh(again=False)
         if view is None:
-            raise NotReady(f"not ready: {self.releases.reason}")
+            raise NotReady(f"not ready: {self.lists.reason}")
         return view
+
+    def row_view(self) -> RowView:
+        """The release that rows uploaded now are scored by.
+
+        Raises:
+            NotReady: there is none yet; the message says why, and what to do.
+        """
+        view = self.rows.current() or self.rows.refresh(again=False)
+        if view is None:
+            scene = self.settings.serve.upload_scene
+            raise NotReady(
+                f"no release of scene {scene} to score rows with: {self.rows.reason}; publish one, or run "
+                f"`make demo DATASET={scene}`"
+            )
+        return view
+
+    @contextmanager
+    def upload_turn(self) -> Iterator[None]:
+        """One of the places for uploads.
+
+        Raises:
+            TooManyRequests: all are taken.
+        """
+        if not self._turns.acquire(blocking=False):
+            raise TooManyRequests(
+                f"{self.settings.serve.uploads_at_once} uploads are being scored already (setting serve.uploads_at_once)"
+            )
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def probe(self) -> dict[str, str]:
         """Each dependency's problem, "" when it answers."""
         if self._stores is None:
             return {}
         found = {}
-        for name, ping in (
-            ("user_store", self._stores.users.ping),
-            ("item_index", self._stores.items.ping),
-            ("feature_store", self._stores.features.ping),
-            ("scorer", self._stores.scorer.ping),
+        stores = self._stores
+        for name, store in (
+            ("user_store", stores.users),
+            ("item_index", stores.items),
+            ("feature_store", stores.features),
+            ("scorer", stores.scorer),
         ):
+            if store is None:  # this scene does not use it
+                continue
             try:
-                ping(PROBE_SECONDS)
+                store.ping(PROBE_SECONDS)
                 found[name] = ""
             except MarqueeError as error:
                 found[name] = error.message
@@ -132,14 +212,24 @@ class Runtime:
         finally:  # reading the pointer brings the blocked items up to date
             metrics.BLOCKED_ITEMS.set(len(users.blocked_copy(scene)))
 
-    def _changed(self, release: str, loaded: bool) -> None:
-        _count_load(release, loaded)
-        if loaded:
+    def _changed(self, scene: str, release: str, loaded: bool) -> None:
+        _count_load(scene, release, loaded)
+        if loaded and scene == self.settings.scene:
             self.board.announce(release)
 
     def _load(self, release: str) -> ReleaseView:
-        view = self._preloaded.pop(release, None) or load_view(self.settings, release)
+        view = self._preloaded.pop(release, None)
+        if not isinstance(view, ReleaseView):
+            view = load_view(self.settings, release)
         warm_up(view, self.stores, self.policy)
+        return view
+
+    def _load_rows(self, release: str) -> RowView:
+        view = self._preloaded.pop(release, None)
+        if not isinstance(view, RowView):
+            view = load_row_view(self.settings, release)
+        if not self.stores.scorer.ready(release, LOAD_SECONDS):
+            raise StoreUnavailable(f"the scorer has no model of release {release}; publish it again")
         return view
 
 
@@ -148,7 +238,7 @@ def _stage(stage: str) -> Histogram:
     return metrics.STAGES.labels(stage)
 
 
-_announced: set[str] = set()
+_announced: dict[str, set[str]] = {}  # by scene
 
 
 def pointer(users: UserStore, scene: str, timeout: float) -> str | None:
@@ -162,12 +252,13 @@ def pointer(users: UserStore, scene: str, timeout: float) -> str | None:
         return copied
 
 
-def _count_load(release: str, loaded: bool) -> None:
+def _count_load(scene: str, release: str, loaded: bool) -> None:
     metrics.RELEASE_LOADS.labels("ok" if loaded else "failed").inc()
     if loaded:
-        for other in _announced - {release}:
+        known = _announced.setdefault(scene, set())
+        for other in known - {release}:
             metrics.RELEASE_INFO.labels(other).set(0)
-        _announced.add(release)
+        known.add(release)
         metrics.RELEASE_INFO.labels(release).set(1)
 
 

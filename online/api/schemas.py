@@ -190,6 +190,42 @@ class EventsAnswer(Strict):
     request_id: str
 
 
+class UploadQuery(Strict):
+    """The query of `POST /upload`."""
+
+    user_id: Annotated[str, Field(max_length=256)] | None = Field(None, description="comes back with the answer")
+    re_model: Literal["json", "csv"] = Field("json", description="form of the answer")
+    full: bool = Field(False, description="adds the rows' labels and the AUC, where the file has labels")
+    save: bool = Field(False, description="keeps the answer on the server and returns its name as `saved`")
+    debug: bool = Field(False, description="adds timings_ms")
+
+
+class UploadForm(Strict):
+    """The body of `POST /upload`, multipart/form-data."""
+
+    file: Annotated[
+        str, Field(json_schema_extra={"format": "binary"}, description="Criteo TSV or slot text, .gz too, or Parquet")
+    ]
+
+
+class UploadAnswer(Strict):
+    """`data[i]` is the probability of the file's row i."""
+
+    code: Literal[200]
+    dtype: Literal["float32"]
+    data: list[Annotated[list[float], Field(min_length=1, max_length=1)]]
+    user_id: str | None
+    rows: int
+    release: str
+    request_id: str
+    labels: list[int] = Field([], description="with full, where the file has labels")
+    auc: float | None = Field(None, description="with full; null without labels, or when all are the same")
+    saved: str | None = Field(None, description="with save: the name of the kept answer")
+    timings_ms: dict[str, float] = Field(
+        {}, description="with debug: receive, total, and score, which sums the threads"
+    )
+
+
 class ErrorDetail(Strict):
     code: str
     message: str
@@ -209,11 +245,21 @@ class Dependency(Strict):
     detail: str = Field(description="empty when ok")
 
 
+class Uploads(Strict):
+    """Whether uploaded rows can be scored; lists do not depend on it."""
+
+    ready: bool
+    scene: str
+    release: str | None = Field(description="that this worker scores with")
+    reason: str = Field(description="why not ready; empty when ready")
+
+
 class Readiness(Strict):
     ready: bool
     reason: str = Field(description="why not ready; empty when ready")
     release: str | None = Field(description="that every worker answers from; null while they differ")
     workers: dict[str, str] = Field(description="process id -> the release it answers from")
+    uploads: Uploads
     dependencies: dict[str, Dependency]
 
 

@@ -12,9 +12,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from data_exchange_center.errors import MarqueeError, StoreError
-from online.pipeline.release_view import ReleaseView
+from data_exchange_center.release import Release
 
 log = logging.getLogger("marquee.releases")
 
@@ -22,7 +23,17 @@ KEEP = 3
 RETRY_SECONDS = 5.0
 
 
-class LiveRelease:
+class Opened(Protocol):
+    """What is made of a release to answer from it."""
+
+    @property
+    def release(self) -> Release: ...
+
+
+View = TypeVar("View", bound=Opened)
+
+
+class LiveRelease(Generic[View]):
     """The release in use, and the last few for a quick way back.
 
     Args:
@@ -35,13 +46,13 @@ class LiveRelease:
     def __init__(
         self,
         pointer: Callable[[], str | None],
-        load: Callable[[str], ReleaseView],
+        load: Callable[[str], View],
         poll: float,
         changed: Callable[[str, bool], None] = lambda release, loaded: None,
     ) -> None:
         self._pointer, self._load, self._poll, self._changed = pointer, load, poll, changed
-        self._current: ReleaseView | None = None
-        self._loaded: OrderedDict[str, ReleaseView] = OrderedDict()
+        self._current: View | None = None
+        self._loaded: OrderedDict[str, View] = OrderedDict()
         self._refreshing = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
@@ -52,7 +63,7 @@ class LiveRelease:
         )  # the release that would not load, and when to try it again
         self.reason = "the release pointer was not read yet"
 
-    def current(self) -> ReleaseView | None:
+    def current(self) -> View | None:
         """The release in use; None before the first one is loaded."""
         return self._current
 
@@ -75,7 +86,7 @@ class LiveRelease:
         if live is not None and (current is None or current.release.id != live) and self._failed[0] != live:
             self._wake.set()
 
-    def refresh(self, *, again: bool = True) -> ReleaseView | None:
+    def refresh(self, *, again: bool = True) -> View | None:
         """Looks at the pointer now and loads what it names; returns the release in use afterwards.
 
         Args:

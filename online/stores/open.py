@@ -45,21 +45,26 @@ PORTS = ("user_store", "item_index", "feature_store", "scorer")  # in the order 
 POINTER_TIMEOUT_S = 2.0
 
 
-def open_stores(settings: Settings, ports: Collection[str] = PORTS) -> Stores:
-    """All four ports; the embedded Redis is started when it is needed and does not run.
+def served_ports(settings: Settings) -> tuple[str, ...]:
+    """What a server of the settings' scene uses: every port, or, where rows come whole, the pointer's and the scorer."""
+    return ("user_store", "scorer") if settings.scene == settings.serve.upload_scene else PORTS
+
+
+def open_stores(settings: Settings, ports: Collection[str] | None = None) -> Stores:
+    """The ports of the settings' scene; the embedded Redis is started when it is needed and does not run.
 
     Call it after a fork, once per process.
 
     Args:
-        ports: what the caller uses; the others are None, and their backends need not run.
+        ports: what the caller uses (default: `served_ports`); the others are None, and their backends need not run.
 
     Raises:
         SettingsError: a URL's scheme is unknown.
         StoreUnavailable: the embedded Redis does not start.
     """
-    openers = [
-        _opener(settings, setting) if setting in ports else lambda: None for setting in PORTS
-    ]  # every URL is checked before anything is started
+    wanted: Collection[str] = served_ports(settings) if ports is None else ports
+    # every URL is checked before anything is started
+    openers = [_opener(settings, setting) if setting in wanted else lambda: None for setting in PORTS]
     opened: list[Any] = []
     try:
         for opener in openers:
@@ -92,7 +97,7 @@ def open_scorer(settings: Settings) -> Scorer:
 
 def import_adapters(settings: Settings) -> None:
     """Imports the modules that `open_stores` will need and opens nothing: for a process that forks its workers."""
-    for setting in ADAPTERS:
+    for setting in served_ports(settings):
         _opener(settings, setting)
 
 

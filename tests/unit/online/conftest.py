@@ -20,12 +20,12 @@ from online.pipeline.release_view import ReleaseView, view_of
 from online.stores import embedded_redis
 from online.stores.open import open_stores
 from online.stores.ports import Stores
-from tests.factories import make_release, make_settings
+from tests.factories import make_release, make_scorer_release, make_settings
 
 
 @dataclass
 class Chain:
-    """A published release with everything that answers from it."""
+    """A published release with everything that answers from it. `rows` is the scorer release that scores uploads."""
 
     settings: Settings
     release: Release
@@ -33,6 +33,7 @@ class Chain:
     view: ReleaseView
     policy: Policy
     app: Flask
+    rows: Release
 
     @property
     def client(self) -> FlaskClient:
@@ -51,6 +52,13 @@ def publish(stores: Stores, release: Release) -> None:
     stores.users.flip(release.scene, release.id, stores.users.live(release.scene, 5.0))
 
 
+def publish_rows(stores: Stores, release: Release) -> Release:
+    """A scorer release: its model, then the pointer of its scene."""
+    stores.scorer.load(release)
+    stores.users.flip(release.scene, release.id, stores.users.live(release.scene, 5.0))
+    return release
+
+
 def make_chain(folder: Path, **options: object) -> Iterator[Chain]:
     """Makes, publishes and serves a release; ends the embedded Redis afterwards."""
     settings = make_settings(folder, **{"serve.admin_token": "secret", "serve.budget_ms": 5000.0})
@@ -58,10 +66,11 @@ def make_chain(folder: Path, **options: object) -> Iterator[Chain]:
     stores = open_stores(settings)
     try:
         publish(stores, release)
+        rows = publish_rows(stores, make_scorer_release(folder))
         runtime = Runtime(settings)
         runtime.open(lambda _: stores)
         try:
-            yield Chain(settings, release, stores, view_of(release), Policy.of(settings), build_app(runtime))
+            yield Chain(settings, release, stores, view_of(release), Policy.of(settings), build_app(runtime), rows)
         finally:
             runtime.close()
     finally:
