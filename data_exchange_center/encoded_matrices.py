@@ -42,12 +42,12 @@ def side_of(feature: Feature) -> Side:
 
 
 def is_number(feature: Feature) -> bool:
-    """Whether an input enters the network as one number."""
+    """Whether an input or a derived feature enters the network as one number."""
     return feature.type == "numeric" and feature.entity != "cross" and not feature.cross_only and not feature.embedding
 
 
 def is_single_id(feature: Feature) -> bool:
-    """Whether an input enters the network as the embedding of one id."""
+    """Whether an input or a derived feature enters the network as the embedding of one id."""
     return bool(feature.embedding) and not feature.is_list and not feature.cross_only
 
 
@@ -59,7 +59,7 @@ def matrices(spec: FeatureSpec, raw: Collection[str]) -> list[Matrix]:
     """
     made = []
     for side in SIDES:
-        inputs = [feature for feature in spec.inputs if side_of(feature) == side]
+        inputs = [feature for feature in spec.features if feature.entity != "cross" and side_of(feature) == side]
         ids = [feature for feature in inputs if is_single_id(feature)]
         sizes = list(dict.fromkeys(feature.embedding for feature in ids))
         scalars = [feature for feature in inputs if feature.name in raw and not feature.is_list]

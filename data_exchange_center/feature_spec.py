@@ -8,10 +8,16 @@ online request assembly. Entities and the leading dimension of the graph's input
     item       one row a candidate            stored in the feature store      [N, ...]
     candidate  one value a candidate          made by the server (recall scores) [N, ...]
     cross      computed in the graph from the others; not an input
+
+A feature with `derive:` is computed in the encoder from the raw values of others and is not an input either; it has the entity
+of what it reads. Transforms and derivations are listed in feature_operations.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +26,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_exchange_center.errors import SpecError
+from data_exchange_center.feature_operations import (
+    BUCKETS,
+    DERIVATIONS,
+    Scalar,
+    Step,
+    check_derivation,
+    check_transforms,
+    transform_name,
+)
 
 FOLDER = Path(__file__).resolve().parent / "feature_specs"
 
 Entity = Literal["user", "item", "context", "candidate", "cross"]
 Kind = Literal["categorical", "multi_categorical", "numeric", "sequence", "dense_vector"]
-Scalar = int | float | str
-TRANSFORMS = ("log1p", "clip", "standardize", "bucketize")
 
 
 class Declared(BaseModel):
@@ -43,6 +56,7 @@ class VocabularyPolicy(Declared):
         capacity: most tokens a growing vocabulary can hold, UNK and padding not counted.
         buckets: of a hashed one.
         share: name of the feature whose vocabulary and embedding table this one uses.
+        missing: the missing value is a token of its own, the first one, however rare (learned and growing vocabularies).
     """
 
     policy: Literal["fixed", "learned", "growing", "hashed"] = "learned"
@@ -51,6 +65,24 @@ class VocabularyPolicy(Declared):
     capacity: int = Field(0, ge=0)
     buckets: int = Field(0, ge=0)
     share: str = ""
+    missing: bool = False
+
+
+class Derive(Declared):
+    """A feature computed in the encoder from the raw values of others; operations are listed in feature_operations.py."""
+
+    op: str
+    inputs: list[str] = Field(min_length=1)
+    parameters: dict[str, Scalar] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Derive:
+        check_derivation(self.op, self.inputs, self.parameters)
+        return self
+
+    def parameter(self, name: str) -> float:
+        """A parameter as declared, else its default."""
+        return float(self.parameters.get(name, DERIVATIONS[self.op].parameters[name][0]))
 
 
 class Cross(Declared):
@@ -67,13 +99,16 @@ class Feature(Declared):
     Attributes:
         name: also the column, the Feast field and the graph input.
         dtype: of one element; `id` is int64 or string, as the log declares its ids.
-        length: elements per value of a multi-categorical, sequence or dense-vector feature (padded or cut at the end).
-        transform: applied in order to numeric values, e.g. ["log1p", "standardize"], {"clip": [0, 1]}, {"bucketize": [...]}.
+        length: elements per value of a multi-categorical, sequence or dense-vector feature (padded at the end, or truncated).
+        keep: which elements of a longer list stay: the first or the last ones.
+        transform: applied in order to numeric values, e.g. ["log1p", "standardize"], {"clip": [0, 1]}, {"quantiles": 40}.
         embedding: size of the embedding; 0: the value goes in as it is.
-        default: stands for a missing value.
+        default: stands for a missing value: null, and NaN of a number. A missing number of a candidate travels as NaN into the
+            graph, which replaces it, so that each feature derived from it can have a default of its own.
         key: the value is the entity's id: known from the request, not stored.
         heads: which heads of the network see it.
-        cross_only: crosses read its raw value; the network sees only them.
+        derive: computed in the encoder from other features; not an input of the graph.
+        cross_only: crosses and derived features read its raw value; the network sees only them.
         weights: of a sequence with a vocabulary, the numeric sequence aligned with it whose values weigh its elements.
     """
 
@@ -82,12 +117,14 @@ class Feature(Declared):
     type: Kind
     dtype: Literal["int64", "float32", "string", "id"] = "float32"
     length: int = Field(1, ge=1)
+    keep: Literal["first", "last"] = "first"
     vocabulary: VocabularyPolicy | None = None
-    transform: list[str | dict[str, list[float]]] = []
+    transform: list[Step] = []
     embedding: int = Field(0, ge=0)
     default: Scalar | None = None
     key: bool = False
     cross: Cross | None = None
+    derive: Derive | None = None
     heads: list[Literal["like", "choose"]] = ["like", "choose"]
     cross_only: bool = False
     weights: str = ""
@@ -104,6 +141,17 @@ class Feature(Declared):
         if self.default is not None:
             return self.default
         return "" if self.dtype == "string" else 0
+
+    @property
+    def bucketized(self) -> bool:
+        """Whether its transforms end in an id: bucketize or quantiles."""
+        return bool(self.transform) and transform_name(self.transform[-1]) in BUCKETS
+
+    @property
+    def bins(self) -> int:
+        """Most bins of a `quantiles` feature; 0 for others."""
+        last = self.transform[-1] if self.transform else ""
+        return int(last["quantiles"]) if isinstance(last, dict) and "quantiles" in last else 0  # type: ignore[arg-type]
 
     @model_validator(mode="after")
     def _consistent(self) -> Feature:
@@ -123,33 +171,41 @@ class Feature(Declared):
             raise ValueError(f"a {self.dtype} feature without a vocabulary cannot enter the network")
         if self.weights and (self.type != "sequence" or self.vocabulary is None):
             raise ValueError("`weights` belongs to a sequence with a vocabulary")
+        if self.vocabulary is not None and self.vocabulary.missing and self.is_list:
+            raise ValueError("a missing element of a list is padding; `missing` is for single values")
         self._check_transforms()
+        self._check_derived()
         return self
 
     def _check_transforms(self) -> None:
-        names = [next(iter(step)) if isinstance(step, dict) else step for step in self.transform]
-        unknown = [name for name in names if name not in TRANSFORMS]
-        if unknown:
-            raise ValueError(f"unknown transform {unknown[0]!r}; there are {', '.join(TRANSFORMS)}")
-        for step in self.transform:
-            if isinstance(step, str) != (step in ("log1p", "standardize")):
-                raise ValueError(
-                    f"transform {step!r}: log1p and standardize take no values, clip and bucketize take a list"
-                )
-            if isinstance(step, dict):
-                (name, values), *more = step.items()
-                if more or sorted(values) != values or len(values) != (2 if name == "clip" else max(len(values), 1)):
-                    raise ValueError(f"transform {name!r}: ascending values are needed (two for clip), got {step}")
-        if names and (self.type not in ("numeric", "dense_vector") or self.entity == "cross"):
+        check_transforms(self.transform)
+        if self.transform and (self.type not in ("numeric", "dense_vector") or self.entity == "cross"):
             raise ValueError("transforms are for numeric and dense_vector inputs; crosses are always standardized")
-        if "bucketize" in names and (names[-1] != "bucketize" or self.type != "numeric" or self.embedding == 0):
-            raise ValueError("bucketize comes last, on a numeric feature with an embedding size")
+        if self.bucketized and (self.type != "numeric" or self.embedding == 0):
+            raise ValueError("bucketize and quantiles are for a numeric feature with an embedding size")
+        if self.bins and (self.default is not None or self.dtype != "float32"):
+            raise ValueError("quantiles are for float32 without a default: a missing value has a bin of its own")
+
+    def _check_derived(self) -> None:
+        if self.derive is None:
+            return
+        if self.cross is not None or self.key:
+            raise ValueError("a derived feature is neither a cross of the network nor a key")
+        made = DERIVATIONS[self.derive.op].makes
+        wanted = ("categorical", "int64") if made == "id" else ("numeric", "float32")
+        if (self.type, self.dtype) != wanted:
+            raise ValueError(f"derive {self.derive.op} makes a {wanted[0]} feature of dtype {wanted[1]}")
 
 
 class FeatureSpec(Declared):
-    """All features of a scene, in a fixed order."""
+    """All features of a scene, in a fixed order.
+
+    Attributes:
+        folds: parts into which rows are split for out-of-fold target encoding.
+    """
 
     scene: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    folds: int = Field(5, ge=2, le=64)
     features: list[Feature] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -169,10 +225,31 @@ class FeatureSpec(Declared):
                 later = [name for name in feature.cross.inputs if names.index(name) >= names.index(feature.name)]
                 if later:
                     raise ValueError(f"cross {feature.name} reads {later[0]!r}, which must be declared above it")
+            if feature.derive:
+                self._check_derived(feature, names)
             owner = vocabularies.get(shared)
             if shared and (owner is None or owner.share):
                 raise ValueError(f"{feature.name} shares the vocabulary of {shared!r}, which has none of its own")
         return self
+
+    def _check_derived(self, feature: Feature, names: list[str]) -> None:
+        derive = feature.derive
+        assert derive is not None  # noqa: S101  # for the type checker
+        for name in derive.inputs:
+            if name not in names[: names.index(feature.name)]:
+                raise ValueError(f"{feature.name} is derived from {name!r}, which must be declared above it")
+            source = self.features[names.index(name)]
+            is_id = source.dtype != "float32" and not source.is_list
+            if derive.op == "value":
+                holds, wanted = source.type == "numeric" and source.derive is None, "an input number"
+            elif derive.op == "cross":
+                holds, wanted = is_id and source.dtype == "int64", "a single int64 id"
+            else:
+                holds, wanted = is_id, "a single id"
+            if not holds or source.cross is not None:
+                raise ValueError(f"{feature.name}: derive {derive.op} reads {wanted}, and {name!r} is none")
+            if (source.entity in ("user", "context")) != (feature.entity in ("user", "context")):
+                raise ValueError(f"{feature.name} has entity {feature.entity}, but reads {name!r} of {source.entity}")
 
     def of(self, *entities: Entity) -> list[Feature]:
         """Features of these entities, in declared order."""
@@ -181,17 +258,27 @@ class FeatureSpec(Declared):
     @cached_property
     def user_features(self) -> list[Feature]:
         """What the feature store keeps per user (keys are not stored)."""
-        return [feature for feature in self.of("user") if not feature.key]
+        return [feature for feature in self.of("user") if not (feature.key or feature.derive)]
 
     @cached_property
     def item_features(self) -> list[Feature]:
         """What the feature store keeps per item (keys are not stored)."""
-        return [feature for feature in self.of("item") if not feature.key]
+        return [feature for feature in self.of("item") if not (feature.key or feature.derive)]
 
     @cached_property
     def inputs(self) -> list[Feature]:
         """The exported graph's inputs."""
-        return [feature for feature in self.features if feature.entity != "cross"]
+        return [feature for feature in self.features if feature.entity != "cross" and feature.derive is None]
+
+    @cached_property
+    def derived(self) -> list[Feature]:
+        """Computed in the encoder, in declared order; one may read another above it."""
+        return [feature for feature in self.features if feature.derive is not None]
+
+    @cached_property
+    def encoded(self) -> list[Feature]:
+        """What the network sees encoded, inputs and derived features in declared order."""
+        return [feature for feature in self.features if feature.entity != "cross" and not feature.cross_only]
 
     @cached_property
     def crosses(self) -> list[Feature]:
@@ -210,6 +297,54 @@ class FeatureSpec(Declared):
         if resolved not in ("int64", "string"):
             raise SpecError(f"feature {feature.name!r}: ids are int64 or string, not {resolved!r}", field=feature.name)
         return "int64" if resolved == "int64" else "string"
+
+    def sources(self, name: str) -> list[Feature]:
+        """The inputs of the graph that a feature is computed from: itself when it is one."""
+        feature = self[name]
+        if feature.derive is None:
+            return [feature]
+        found = {source.name: source for below in feature.derive.inputs for source in self.sources(below)}
+        return list(found.values())
+
+    def selected(self, patterns: Sequence[str]) -> FeatureSpec:
+        """The spec of a run that uses some of the features.
+
+        Args:
+            patterns: names, or shell patterns like `c*_target`; one that starts with `-` takes features away again. They apply
+                in order; when the first takes away, it starts from all features.
+
+        Returns:
+            The chosen features; inputs that only derived features and crosses read are kept as `cross_only`, others are gone.
+
+        Raises:
+            SpecError: a pattern that fits no feature, nothing left, or the owner of a shared vocabulary left out.
+        """
+        names = [feature.name for feature in self.features]
+        chosen = set(names) if not patterns or patterns[0].startswith("-") else set()
+        for pattern in patterns:
+            bare = pattern.removeprefix("-")
+            fits = {name for name in names if fnmatchcase(name, bare)}
+            if not fits:
+                near = get_close_matches(bare, names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise SpecError(f"scene {self.scene}: no feature fits {pattern!r}{hint}", field=bare)
+            chosen = chosen - fits if pattern.startswith("-") else chosen | fits
+        needed = set(chosen)
+        for feature in reversed(self.features):
+            if feature.name in needed:
+                needed |= set(
+                    feature.cross.inputs if feature.cross else feature.derive.inputs if feature.derive else []
+                )
+                needed |= {feature.weights} - {""}
+        kept = [
+            feature if feature.name in chosen else feature.model_copy(update={"cross_only": True})
+            for feature in self.features
+            if feature.name in needed
+        ]
+        try:
+            return FeatureSpec(scene=self.scene, folds=self.folds, features=kept)
+        except ValidationError as error:
+            raise SpecError(f"scene {self.scene}: features {list(patterns)}: {error.errors()[0]['msg']}") from error
 
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:

@@ -30,7 +30,8 @@ def raw_column(feature: Feature, kind: str, column: pa.ChunkedArray | pa.Array) 
         column: scalars, or lists for a list feature; nulls allowed.
 
     Returns:
-        [rows], or [rows, length] for a list feature: cut or padded at the end with the missing value.
+        [rows], or [rows, length] for a list feature: truncated, or padded at the end with the missing value. A missing number of
+        a candidate is NaN, which the graph replaces.
 
     Raises:
         DataError: the column's type is not the declared one; the feature is named.
@@ -39,6 +40,8 @@ def raw_column(feature: Feature, kind: str, column: pa.ChunkedArray | pa.Array) 
     missing = pa.scalar(missing_value(feature, kind), ARROW[kind])
     try:
         if not feature.is_list:
+            if kind == "float32" and feature.entity == "candidate":
+                missing = pa.scalar(float("nan"), pa.float32())
             return _numpy(pc.fill_null(values.cast(ARROW[kind]), missing), kind)
         flat = pc.fill_null(pc.list_flatten(values).cast(ARROW[kind]), missing)
         lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -50,6 +53,8 @@ def raw_column(feature: Feature, kind: str, column: pa.ChunkedArray | pa.Array) 
     made = np.full((len(values), feature.length), missing.as_py(), NUMPY[kind])
     kept = np.arange(feature.length) < lengths[:, None]
     starts = np.cumsum(lengths) - lengths
+    if feature.keep == "last":
+        starts = starts + np.maximum(lengths - feature.length, 0)
     made[kept] = _numpy(flat, kind)[(starts[:, None] + np.arange(feature.length))[kept]]
     return made
 

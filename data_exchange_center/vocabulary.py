@@ -90,14 +90,38 @@ class Vocabulary:
         return vocabulary
 
 
-def fit_vocabulary(feature: str, policy: VocabularyPolicy, values: pa.ChunkedArray | pa.Array) -> Vocabulary:
-    """Makes a feature's vocabulary from the values of the fit's rows.
-
-    Learned and growing ones hold the tokens seen at least `min_frequency` times, most frequent first, equal ones by token, so
-    that the same rows always give the same ids. Fixed ones hold their declared tokens, hashed ones only a capacity.
+def fit_vocabulary(
+    feature: str, policy: VocabularyPolicy, values: pa.ChunkedArray | pa.Array, missing: int | str | None = None
+) -> Vocabulary:
+    """Makes a feature's vocabulary from the values of the fit's rows; see `vocabulary_of_counts`.
 
     Args:
         values: int64 or string, or lists of them; nulls and empty strings are no tokens.
+        missing: what stands for null, for a policy with `missing`.
+
+    Raises:
+        SpecError: the policy lacks what it needs (tokens, a capacity, buckets); the feature is named.
+    """
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        values = pc.list_flatten(values)
+    counts = pc.value_counts(values)
+    if isinstance(counts, pa.ChunkedArray):
+        counts = counts.combine_chunks()
+    return vocabulary_of_counts(feature, policy, counts.field("values"), np.asarray(counts.field("counts")), missing)
+
+
+def vocabulary_of_counts(
+    feature: str, policy: VocabularyPolicy, tokens: pa.Array, rows: np.ndarray, missing: int | str | None = None
+) -> Vocabulary:
+    """Makes a feature's vocabulary from how often each token came.
+
+    Learned and growing ones hold the tokens seen at least `min_frequency` times, most frequent first, equal ones by token, so
+    that the same rows always give the same ids; before them the token `missing` when the policy says so. Fixed ones hold their
+    declared tokens, hashed ones only a capacity.
+
+    Args:
+        tokens: distinct ones; null and the empty string are no tokens.
+        rows: int [tokens].
 
     Raises:
         SpecError: the policy lacks what it needs (tokens, a capacity, buckets); the feature is named.
@@ -110,22 +134,16 @@ def fit_vocabulary(feature: str, policy: VocabularyPolicy, values: pa.ChunkedArr
         if not policy.tokens or len({type(token) for token in policy.tokens}) != 1:
             raise SpecError(f"feature {feature!r}: a fixed vocabulary needs `tokens` of one type", field=feature)
         return Vocabulary(feature, tuple(policy.tokens), len(policy.tokens))
-    tokens = _frequent(values, policy.min_frequency)
+    first = (missing,) if policy.missing and missing is not None else ()
+    known = tokens.to_pylist()
+    kept = [
+        place
+        for place, token in enumerate(known)
+        if token is not None and token != "" and token not in first and rows[place] >= policy.min_frequency
+    ]
+    found = (*first, *(known[place] for place in sorted(kept, key=lambda place: (-rows[place], known[place]))))
     if policy.policy == "learned":
-        return Vocabulary(feature, tokens, len(tokens))
+        return Vocabulary(feature, found, len(found))
     if policy.capacity < 1:
         raise SpecError(f"feature {feature!r}: a growing vocabulary needs a `capacity`", field=feature)
-    kept = tokens[: policy.capacity]
-    return Vocabulary(feature, kept, policy.capacity)
-
-
-def _frequent(values: pa.ChunkedArray | pa.Array, min_frequency: int) -> tuple[int | str, ...]:
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        values = pc.list_flatten(values)
-    counts = pc.value_counts(pc.drop_null(values))
-    if isinstance(counts, pa.ChunkedArray):
-        counts = counts.combine_chunks()
-    tokens = counts.field("values").to_pylist()
-    frequency = np.asarray(counts.field("counts"))
-    kept = [place for place, token in enumerate(tokens) if token != "" and frequency[place] >= min_frequency]
-    return tuple(tokens[place] for place in sorted(kept, key=lambda place: (-frequency[place], tokens[place])))
+    return Vocabulary(feature, found[: policy.capacity], policy.capacity)

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -149,13 +149,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def read_array(path: Path, *, mmap: bool = False) -> np.ndarray:
-    """Reads one `.npy`, memory-mapped read-only when asked; never unpickles."""
+def read_array(path: Path, *, mmap: bool | Literal["private"] = False) -> np.ndarray:
+    """Reads one `.npy`, memory-mapped when asked: read-only, or `private`, where a write stays in this process; never unpickles."""
     if not path.exists():
         raise DataError(f"{path}: not there; run the step that writes it first")
+    mode: Literal["c", "r"] | None = "c" if mmap == "private" else "r" if mmap else None
     try:
         # a plain array over the same memory: slicing np.memmap itself costs ten times as much
-        return np.asarray(np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False))
+        return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path}: not a readable .npy array: {error}") from error
 

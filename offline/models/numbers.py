@@ -72,7 +72,8 @@ class Numbers(nn.Module):
         named = [
             feature
             for feature in self.spec.features
-            if (feature.entity == "cross" or is_number(feature)) and self.sides[feature.name] == side
+            if ((feature.cross is not None and not feature.cross_only) or is_number(feature))
+            and self.sides[feature.name] == side
         ]
         order = {name: place for place, group in enumerate(self._groups()) for name in group.names}
         named.sort(key=lambda feature: (len(feature.heads) < len(HEADS), order.get(feature.name, -1)))

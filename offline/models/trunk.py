@@ -139,7 +139,7 @@ class Trunk(nn.Module):
             crosses.check(cross)
         self.spec, self.unknown_rate, self.reads = spec, unknown_rate, reads or Reads()
         self.numbers_of = Numbers(spec)
-        self.embedded = [feature for feature in spec.inputs if feature.embedding and not feature.cross_only]
+        self.embedded = [feature for feature in spec.encoded if feature.embedding]
         fields = sum(2 if feature.weights else 1 for feature in self.embedded)
         self.sizes = {f.name: self.reads.embedding_size(fields, f.embedding) for f in self.embedded}
         self.targets = {f.name: self._owner(f) for f in self.embedded if self.sizes[f.name] and self._has_target(f)}
@@ -175,8 +175,8 @@ class Trunk(nn.Module):
         """Dense vectors of one side that the network reads."""
         return [
             feature
-            for feature in self.spec.inputs
-            if feature.type == "dense_vector" and not feature.cross_only and self.sides[feature.name] == side
+            for feature in self.spec.encoded
+            if feature.type == "dense_vector" and self.sides[feature.name] == side
         ]
 
     def shape(self, head: Head) -> Shape:

@@ -20,8 +20,8 @@ from onnx import compose
 from torch import Tensor, nn
 
 from data_exchange_center import columns as c
-from data_exchange_center.encoder import IR_VERSION, OPSET
 from data_exchange_center.errors import MarqueeError
+from data_exchange_center.graph_nodes import IR_VERSION, OPSET
 from data_exchange_center.raw_columns import NUMPY, missing_value
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json

@@ -1,4 +1,4 @@
-"""Fits the encoder on a fit's rows, and runs it over whole tables."""
+"""A fitted encoder: what a fit learned about the raw values, the graph made from it, and running it over whole tables."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ import onnx
 import onnxruntime as ort
 import pyarrow as pa
 
-from data_exchange_center.encoder import (
-    ENCODED,
-    Statistics,
-    build_encoder,
-    embedding_rows,
-    encoded_inputs,
-)
+from data_exchange_center.derived_values import Fitted, Statistics
+from data_exchange_center.encoder import build_encoder, embedding_rows, encoded_inputs
 from data_exchange_center.errors import DataError
-from data_exchange_center.feature_spec import Feature, FeatureSpec
+from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.raw_columns import raw_column
-from data_exchange_center.vocabulary import Vocabulary, fit_vocabulary
-from data_exchange_center.workspace import atomic_path, read_json, write_json
+from data_exchange_center.token_tables import TokenTable
+from data_exchange_center.vocabulary import Vocabulary
+from data_exchange_center.workspace import atomic_path, read_json, sha256, write_json
 
 CHUNK = 65_536  # rows encoded at a time
-SMALLEST_DEVIATION = 1e-6  # of a number that hardly varies
+VOCABULARIES, TABLES = "vocab_map", "token_tables"
 
 
 @dataclass(frozen=True)
@@ -34,35 +30,59 @@ class FittedEncoder:
 
     Attributes:
         vocabularies: by owning feature.
-        statistics: of inputs with `standardize`.
+        fitted: statistics, edges and tables; see data_exchange_center/encoder.py.
         id_types: dtypes of user and item ids.
     """
 
     spec: FeatureSpec
     vocabularies: Mapping[str, Vocabulary]
-    statistics: Mapping[str, Statistics]
+    fitted: Fitted
     id_types: tuple[str, str]
 
     @property
     def rows(self) -> dict[str, int]:
         """Embedding rows by owning feature."""
         owners = {self.spec.vocabulary_of(feature).name for feature in encoded_inputs(self.spec)}
-        sizes = {name: embedding_rows(self.spec[name], self.spec, self.vocabularies) for name in sorted(owners)}
+        sizes = {
+            name: embedding_rows(self.spec[name], self.spec, self.vocabularies, self.fitted.edges)
+            for name in sorted(owners)
+        }
         return {name: size for name, size in sizes.items() if size}
 
     def model(self, users: int | str = "users", items: int | str = "items") -> onnx.ModelProto:
         """The ONNX graph; see data_exchange_center/encoder.py."""
-        return build_encoder(self.spec, self.vocabularies, self.statistics, self.id_types, users=users, items=items)
+        return build_encoder(self.spec, self.vocabularies, self.fitted, self.id_types, users=users, items=items)
+
+    def session(self, *, by_fold: bool = False) -> ort.InferenceSession:
+        """The graph, loaded; `by_fold` for the fit's own rows."""
+        return encoder_session(build_encoder(self.spec, self.vocabularies, self.fitted, self.id_types, by_fold=by_fold))
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the graph over raw columns of one length: feature -> array becomes `encoded.<f>` and `raw.<f>` -> array."""
-        model = build_encoder(self.spec, self.vocabularies, self.statistics, self.id_types, only=list(columns))
-        return run_encoder(_session(model), columns)
+        """Runs the graph over raw columns of one length: feature -> array becomes `encoded.<f>` and `raw.<f>` -> array.
+
+        What cannot be computed from the given columns is left out.
+        """
+        only = computable(self.spec, columns)
+        model = build_encoder(self.spec, self.vocabularies, self.fitted, self.id_types, only=only)
+        return run_encoder(encoder_session(model), columns)
+
+    def selected(self, spec: FeatureSpec) -> FittedEncoder:
+        """The same fit for a spec of fewer features (FeatureSpec.selected)."""
+        return FittedEncoder(spec, self.vocabularies, self.fitted, self.id_types)
 
     def save(self, folder: Path) -> None:
-        """Writes `encoder.onnx`, `vocab_map/<feature>.json` and `encoder.json`, each atomically."""
-        for vocabulary in self.vocabularies.values():
-            vocabulary.save(folder / "vocab_map")
+        """Writes `encoder.onnx`, `vocab_map/<feature>.json`, `token_tables/<feature>.parquet` and, last, `encoder.json`.
+
+        Each is written atomically; `encoder.json` holds the checksums of the others.
+        """
+        written = [vocabulary.save(folder / VOCABULARIES) for vocabulary in self.vocabularies.values()]
+        totals = {}
+        for name, table in self.fitted.tables.items():
+            written.append(folder / TABLES / f"{name}.parquet")
+            totals[name] = table.save(written[-1])
+        with atomic_path(folder / "encoder.onnx") as temporary:
+            onnx.save(self.model(), temporary)
+        written.append(folder / "encoder.onnx")
         write_json(
             folder / "encoder.json",
             {
@@ -70,71 +90,52 @@ class FittedEncoder:
                 "vocabularies": sorted(self.vocabularies),
                 "statistics": {
                     name: {"mean": list(known.mean), "deviation": list(known.deviation)}
-                    for name, known in self.statistics.items()
+                    for name, known in (self.fitted.statistics or {}).items()
                 },
+                "edges": {name: list(edges) for name, edges in (self.fitted.edges or {}).items()},
+                "tables": totals,
+                "sha256": {str(path.relative_to(folder)): sha256(path) for path in written},
             },
         )
-        with atomic_path(folder / "encoder.onnx") as temporary:
-            onnx.save(self.model(), temporary)
 
     @classmethod
     def load(cls, folder: Path, spec: FeatureSpec) -> FittedEncoder:
         """Reads what `save` wrote.
 
         Raises:
-            DataError: a file is missing or broken.
+            DataError: a file is missing, broken, or not the one that was saved.
         """
-        content = read_json(folder / "encoder.json")
+        path = folder / "encoder.json"
+        content = read_json(path)
         try:
-            return cls(
-                spec,
-                {name: Vocabulary.load(folder / "vocab_map", name) for name in content["vocabularies"]},
-                {
-                    name: Statistics(tuple(known["mean"]), tuple(known["deviation"]))
-                    for name, known in content["statistics"].items()
-                },
-                (content["id_types"][0], content["id_types"][1]),
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise DataError(f"{folder / 'encoder.json'}: not an encoder's statistics: {error!r}") from error
+            for name, digest in content.get("sha256", {}).items():
+                if not (folder / name).exists() or sha256(folder / name) != digest:
+                    raise DataError(
+                        f"{folder / name}: missing, or not what {path} was saved with; fit the encoder again"
+                    )
+            statistics = {
+                name: Statistics(tuple(known["mean"]), tuple(known["deviation"]))
+                for name, known in content["statistics"].items()
+            }
+            edges = {name: tuple(float(edge) for edge in known) for name, known in content.get("edges", {}).items()}
+            tables = {
+                name: TokenTable.load(folder / TABLES / f"{name}.parquet", totals)
+                for name, totals in content.get("tables", {}).items()
+            }
+            vocabularies = {name: Vocabulary.load(folder / VOCABULARIES, name) for name in content["vocabularies"]}
+            id_types = (content["id_types"][0], content["id_types"][1])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(f"{path}: not a fitted encoder: {error!r}") from error
+        return cls(spec, vocabularies, Fitted(statistics, edges, tables), id_types)
 
 
-def fit_encoder(
-    spec: FeatureSpec, columns: Mapping[str, pa.ChunkedArray], extra: Mapping[str, np.ndarray]
-) -> FittedEncoder:
-    """Fits vocabularies and statistics.
-
-    Args:
-        columns: user and item features of the fit's rows, keys included.
-        extra: raw values of candidate features to take statistics from (they are not in the feature table).
-
-    Raises:
-        SpecError, DataError: a declaration cannot be fitted to the data; the feature is named.
-    """
-    owners = {spec.vocabulary_of(feature).name for feature in encoded_inputs(spec) if feature.vocabulary}
-    vocabularies = {name: fit_vocabulary(name, spec[name].vocabulary, columns[name]) for name in sorted(owners)}  # type: ignore[arg-type]
-    keys = {feature.entity: str(columns[feature.name].type) for feature in spec.inputs if feature.key}
-    id_types = (keys.get("user", "int64"), keys.get("item", "int64"))
-    standardized = [feature for feature in encoded_inputs(spec) if "standardize" in feature.transform]
-    statistics: dict[str, Statistics] = {}
-    for feature in standardized:
-        raw = (
-            extra[feature.name]
-            if feature.entity == "candidate"
-            else raw_column(feature, spec.dtype_of(feature, *id_types), columns[feature.name])
-        )
-        session = _session(build_encoder(spec, vocabularies, None, id_types, only=[feature.name]))
-        statistics[feature.name] = _statistics(
-            feature, run_encoder(session, {feature.name: raw})[ENCODED + feature.name]
-        )
-    return FittedEncoder(spec, vocabularies, statistics, id_types)
-
-
-def _statistics(feature: Feature, values: np.ndarray) -> Statistics:
-    columns = values.reshape(len(values), -1).astype(np.float64)
-    mean, deviation = columns.mean(0), columns.std(0)
-    deviation[deviation < SMALLEST_DEVIATION] = 1.0  # a constant says nothing; it becomes 0
-    return Statistics(tuple(mean.tolist()), tuple(deviation.tolist()))
+def computable(spec: FeatureSpec, columns: Mapping[str, object]) -> list[str]:
+    """Names of the inputs and derived features that can be computed from these columns."""
+    return [
+        feature.name
+        for feature in spec.features
+        if feature.cross is None and all(source.name in columns for source in spec.sources(feature.name))
+    ]
 
 
 def raw_columns(encoder: FittedEncoder, table: pa.Table, entities: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -167,7 +168,8 @@ def run_encoder_once(session: ort.InferenceSession, columns: Mapping[str, np.nda
     return dict(zip(names, session.run(names, dict(columns)), strict=True))
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+def encoder_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """An encoder's graph, loaded to run on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

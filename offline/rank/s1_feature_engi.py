@@ -21,7 +21,8 @@ from data_exchange_center.step import parser, run_step
 from data_exchange_center.tables import FEATURE_ROWS
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json
 from offline.models.trunk import Trunk
-from offline.rank.feature_encoding import FittedEncoder, fit_encoder
+from offline.rank.encoder_fit import fit_encoder
+from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import Fit, fits_of
 from offline.rank.number_tables import (
     Lists,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_exchange_center.encoder import Statistics
+from data_exchange_center.derived_values import Fitted, Statistics
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.vocabulary import Vocabulary
 from offline.models.ranker import NetworkConfig, Ranker, config_for
@@ -58,7 +58,7 @@ def tiny_encoder(ids: str = "int64") -> FittedEncoder:
         "genres": Vocabulary("genres", GENRES, 3),
     }
     statistics = {"events": Statistics((1.5,), (0.5,)), "text": Statistics((0.1, -0.2), (1.0, 2.0))}
-    return FittedEncoder(tiny_spec(), vocabularies, statistics, (ids, ids))
+    return FittedEncoder(tiny_spec(), vocabularies, Fitted(statistics), (ids, ids))
 
 
 CLICKS = """
@@ -75,7 +75,9 @@ def clicks_encoder(numbers: bool) -> FittedEncoder:
     """A scene of clicks: nothing on the user's side; with one number, or with ids alone."""
     spec = FeatureSpec.model_validate(yaml.safe_load(CLICKS + CLICK_NUMBER * numbers))
     vocabularies = {name: Vocabulary(name, (10, 20, 30), 3) for name in ("c1", "c2")}
-    return FittedEncoder(spec, vocabularies, {"i2": Statistics((1.5,), (0.5,))} if numbers else {}, ("int64", "int64"))
+    return FittedEncoder(
+        spec, vocabularies, Fitted({"i2": Statistics((1.5,), (0.5,))} if numbers else {}), ("int64", "int64")
+    )
 
 
 def clicks_rows(encoder: FittedEncoder, rows: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_exchange_center.encoder import HUGE, LIMIT, Statistics, build_encoder, embedding_rows
+from data_exchange_center.derived_values import Fitted, Statistics
+from data_exchange_center.encoder import LIMIT, build_encoder, embedding_rows
 from data_exchange_center.errors import SpecError
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.graph_nodes import HUGE
 from data_exchange_center.vocabulary import PADDING, UNKNOWN, Vocabulary
 
 
@@ -25,7 +27,7 @@ def spec_of(*features: dict[str, Any]) -> FeatureSpec:
 def session_of(
     spec: FeatureSpec, vocabularies: dict[str, Vocabulary], statistics: dict[str, Statistics]
 ) -> ort.InferenceSession:
-    model = build_encoder(spec, vocabularies, statistics, ("int64", "string"))
+    model = build_encoder(spec, vocabularies, Fitted(statistics), ("int64", "string"))
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
