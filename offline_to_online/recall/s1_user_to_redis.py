@@ -1,15 +1,19 @@
 """Step 1 of the sync: every user's profile (terms, vector, history) into the user store, and read back.
 
 Works on whichever store `stores.user_store` names. Profiles lie under the release's id, beside those of the live release;
-writing them again changes nothing.
+writing them again changes nothing, and a writer that was killed goes on where it was. Profiles of a release that never goes live
+expire by themselves.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import logging
 import time
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from data_exchange_center.errors import StoreError
@@ -22,22 +26,45 @@ from online.stores.open import open_users
 from online.stores.ports import UserStore
 from online.stores.profile_codec import encode_profile
 
+log = logging.getLogger("marquee")
+
+SOURCES = ("tables/users.parquet", "tables/user_profiles.parquet", "recall/user_vectors.npy")
 SAMPLE = 1000  # users read back
 READ_TIMEOUT_S = 10.0
 
 
 def load_users(release: Release, users: UserStore) -> dict[str, Any]:
-    """Writes every user of the release; returns `users`, `users_per_second` and `bytes_per_user`."""
+    """Writes every user of the release, and goes on where a writer that was killed had come to.
+
+    Returns:
+        users: all of them; resumed_at: how many were there already; users_per_second; bytes_per_user, as encoded;
+        memory_bytes_per_user, as the store counts it.
+    """
     total = release.table("users", []).num_rows
+    content = content_of(release)
+    start = min(users.written(release.scene, release.id, content), total)
+    if start:
+        log.info("%d of %d users were written before", start, total)
+    left = profiles(release, np.arange(start, total) if start else None)
     started = time.perf_counter()
-    written = users.write(release.scene, release.id, tqdm(profiles(release), "users", total, unit="user", leave=False))
+    shown = tqdm(left, "users", total, initial=start, unit="user", leave=False)
+    written = users.write(release.scene, release.id, shown, content=content, start=start)
     seconds = time.perf_counter() - started
     weighed = [len(encode_profile(profile)) for profile in profiles(release, sample_rows(total, SAMPLE, 0))]
     return {
-        "users": written,
+        "users": start + written,
+        "resumed_at": start,
         "users_per_second": round(written / max(seconds, 1e-9)),
         "bytes_per_user": round(sum(weighed) / max(len(weighed), 1)),
+        "memory_bytes_per_user": round(users.memory(release.scene, release.id) / max(total, 1)),
     }
+
+
+def content_of(release: Release) -> str:
+    """What tells this release's profiles from any others: the checksums of the files that they are made of."""
+    listed = release.manifest["files"]
+    together = "".join(str(listed[name]["sha256"]) for name in SOURCES)
+    return hashlib.sha256(together.encode()).hexdigest()
 
 
 def verify_users(release: Release, users: UserStore, sample: int = SAMPLE, seed: int = 0) -> dict[str, Any]:

@@ -99,8 +99,23 @@ class UserStore(ABC):
         """Pointer, profile, events and blocked items of one user, in one round trip."""
 
     @abstractmethod
-    def write(self, scene: str, release: str, profiles: Iterable[UserProfile]) -> int:
-        """Stores profiles of a release (idempotent, pipelined); returns how many."""
+    def write(
+        self, scene: str, release: str, profiles: Iterable[UserProfile], *, content: str = "", start: int = 0
+    ) -> int:
+        """Stores profiles of a release (idempotent, pipelined); returns how many.
+
+        Args:
+            content: tells these profiles, in their order, from any others; `written` asks for it.
+            start: how many of them are stored already and are not among `profiles`.
+        """
+
+    @abstractmethod
+    def written(self, scene: str, release: str, content: str) -> int:
+        """How many profiles, from the first on, an unfinished write of this content stored; 0 when there is none."""
+
+    @abstractmethod
+    def memory(self, scene: str, release: str) -> int:
+        """Bytes of the store's memory that a release's profiles take, as the store estimates it."""
 
     @abstractmethod
     def count(self, scene: str, release: str) -> int:

@@ -7,7 +7,8 @@ call and no retry. So commands are packed, sent at once, and their replies read 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,12 +58,7 @@ class RedisLink:
         deadline = time.monotonic() + timeout
         if timeout <= 0:
             raise StoreUnavailable(f"{self.place}: no time left to ask")
-        try:
-            connection: Any = self._pool.get_connection()
-        except _AWAY as error:
-            raise StoreUnavailable(f"{self.place}: {error}") from error
-        try:
-            connection.update_current_socket_timeout(timeout)
+        with self._errors(), self._connected(timeout) as connection:
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             replies = [connection.read_response()]
             for _ in commands[1:]:
@@ -72,21 +68,60 @@ class RedisLink:
                 connection.update_current_socket_timeout(left)
                 replies.append(connection.read_response())
             return replies
-        except _AWAY as error:
-            connection.disconnect()  # replies may still be under way; they must not meet the next request
-            raise StoreUnavailable(f"{self.place}: {error}") from error
-        except redis.RedisError as error:
-            connection.disconnect()
-            raise StoreError(f"{self.place}: {commands[0][0]}: {error}") from error
+
+    def stream(self, commands: Iterable[Command], timeout: float, ahead: int) -> Iterator[Any]:
+        """Sends commands as they come and yields their replies in order, with at most `ahead` replies outstanding: while Redis
+        works on the last commands, the next ones are made.
+
+        Args:
+            timeout: seconds that any one reply may take.
+
+        Raises:
+            StoreUnavailable, StoreError: as `call`; commands that were sent may or may not have been carried out.
+        """
+        with self._connected(timeout) as connection:
+            outstanding = 0
+            for command in commands:
+                with self._errors():
+                    connection.send_packed_command(connection.pack_commands([command]), check_health=False)
+                    outstanding += 1
+                    reply = connection.read_response() if outstanding > ahead else None
+                if outstanding > ahead:
+                    outstanding -= 1
+                    yield reply
+            for _ in range(outstanding):
+                with self._errors():
+                    reply = connection.read_response()
+                yield reply
+
+    def one(self, command: Command, timeout: float) -> Any:
+        """The reply of one command."""
+        return self.call([command], timeout)[0]
+
+    @contextmanager
+    def _connected(self, timeout: float) -> Iterator[Any]:
+        """A connection whose socket waits `timeout` seconds. One on which anything went wrong is closed: replies may still be
+        under way, and they must not meet the next request."""
+        with self._errors():
+            connection: Any = self._pool.get_connection()
+        try:
+            connection.update_current_socket_timeout(timeout)
+            yield connection
         except BaseException:
             connection.disconnect()
             raise
         finally:
             self._pool.release(connection)
 
-    def one(self, command: Command, timeout: float) -> Any:
-        """The reply of one command."""
-        return self.call([command], timeout)[0]
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The client's errors as the port's."""
+        try:
+            yield
+        except _AWAY as error:
+            raise StoreUnavailable(f"{self.place}: {error}") from error
+        except redis.RedisError as error:
+            raise StoreError(f"{self.place}: {error}") from error
 
     def close(self) -> None:
         """Closes every connection."""

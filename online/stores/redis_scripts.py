@@ -1,11 +1,13 @@
 """What has to happen in one atomic step inside Redis, as Lua. Effects, not scripts, go to replicas and the append-only file."""
 
 FLIP = """
--- KEYS live, flips; ARGV release, expected ('' for none), the entry for the list of flips, how many entries to keep
+-- KEYS live, flips, the release's users, which stay from now on;
+-- ARGV release, expected ('' for none), the entry for the list of flips, how many entries to keep
 local live = redis.call('GET', KEYS[1]) or ''
 if live == ARGV[1] then return {1, live} end
 if live ~= ARGV[2] then return {0, live} end
 redis.call('SET', KEYS[1], ARGV[1])
+redis.call('PERSIST', KEYS[3])
 redis.call('RPUSH', KEYS[2], ARGV[3])
 redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
 return {1, live}
@@ -30,6 +32,15 @@ for at = 1, #ARGV, 5 do
   end
 end
 return added
+"""
+
+WRITE_USERS = """
+-- KEYS hash of users, mark of how far it is written, live; ARGV the new mark, seconds until both expire, the release, then user and
+-- profile of each
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return string.match(ARGV[1], '%d+')
 """
 
 BLOCK = """

@@ -2,7 +2,9 @@
 
     marquee:<scene>:live                 the live release
     marquee:<scene>:flips                list of {"release", "at"}, oldest first
-    marquee:<scene>:users:<release>      hash: user -> profile (profile_codec.py); one EXPIRE or UNLINK ends a release
+    marquee:<scene>:users:<release>      hash: user -> profile (profile_codec.py); UNLINK ends a release, and one that never goes
+                                         live expires after UNPUBLISHED_SECONDS
+    marquee:<scene>:written:<release>    while a release is written: of what, and how many profiles are there already
     marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction, with a + when it was liked
     marquee:<scene>:events               stream of events, in the order in which they came
     marquee:<scene>:event-ids            set of the events' ids
@@ -33,10 +35,13 @@ from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
 from online.stores.redis_link import Command, RedisLink, link_to_url
-from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS
+from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS, WRITE_USERS
 
 ADMIN_TIMEOUT_S = 30.0
-WRITE_BATCH = 256
+WRITE_BATCH = 512  # profiles a command
+WRITE_AHEAD = 8  # commands that may wait for their reply while the next profiles are encoded
+MEMORY_SAMPLES = 1000  # fields whose size Redis looks at to tell a hash's
+UNPUBLISHED_SECONDS = 7 * 86_400
 FLIPS_KEPT = 1000
 ANSWER_SECONDS = 86_400
 
@@ -87,15 +92,43 @@ class RedisUsers(UserStore):
             blocked=self._blocked_now(scene, version, deadline),
         )
 
-    def write(self, scene: str, release: str, profiles: Iterable[UserProfile]) -> int:
-        target, written = key(scene, "users", release), 0
-        for batch in batches(profiles, WRITE_BATCH):
-            fields: list[bytes] = []
-            for profile in batch:
-                fields += (id_token(profile.user_id), encode_profile(profile))
-            self._link.one(("HSET", target, *fields), ADMIN_TIMEOUT_S)
-            written += len(batch)
-        return written
+    def write(
+        self, scene: str, release: str, profiles: Iterable[UserProfile], *, content: str = "", start: int = 0
+    ) -> int:
+        target, mark, done = key(scene, "users", release), key(scene, "written", release), start
+
+        def commands() -> Iterator[Command]:
+            stored = start
+            for batch in batches(profiles, WRITE_BATCH):
+                fields: list[bytes] = []
+                for profile in batch:
+                    fields += (id_token(profile.user_id), encode_profile(profile))
+                stored += len(batch)
+                keys = (target, mark, key(scene, "live"))
+                yield (
+                    "EVAL",
+                    WRITE_USERS,
+                    len(keys),
+                    *keys,
+                    f"{stored} {content}",
+                    UNPUBLISHED_SECONDS,
+                    release,
+                    *fields,
+                )
+
+        for stored in self._link.stream(commands(), ADMIN_TIMEOUT_S, WRITE_AHEAD):
+            done = int(stored)
+        self._link.one(("DEL", mark), ADMIN_TIMEOUT_S)
+        return done - start
+
+    def written(self, scene: str, release: str, content: str) -> int:
+        mark = self._link.one(("GET", key(scene, "written", release)), ADMIN_TIMEOUT_S)
+        stored, _, of = (mark or b"0 ").decode().partition(" ")
+        return int(stored) if of == content else 0
+
+    def memory(self, scene: str, release: str) -> int:
+        command = ("MEMORY", "USAGE", key(scene, "users", release), "SAMPLES", MEMORY_SAMPLES)
+        return int(self._link.one(command, ADMIN_TIMEOUT_S) or 0)
 
     def count(self, scene: str, release: str) -> int:
         return int(self._link.one(("HLEN", key(scene, "users", release)), ADMIN_TIMEOUT_S))
@@ -109,7 +142,7 @@ class RedisUsers(UserStore):
                 return sorted(name.removeprefix(prefix).decode() for name in found)
 
     def drop(self, scene: str, release: str) -> None:
-        self._link.one(("UNLINK", key(scene, "users", release)), ADMIN_TIMEOUT_S)
+        self._link.one(("UNLINK", key(scene, "users", release), key(scene, "written", release)), ADMIN_TIMEOUT_S)
 
     def live(self, scene: str, timeout: float) -> str | None:
         deadline = time.monotonic() + timeout
@@ -131,7 +164,7 @@ class RedisUsers(UserStore):
 
     def flip(self, scene: str, release: str, expected: str | None) -> None:
         entry = json.dumps({"release": release, "at": round(time.time(), 3)})
-        keys = (key(scene, "live"), key(scene, "flips"))
+        keys = (key(scene, "live"), key(scene, "flips"), key(scene, "users", release))
         command = ("EVAL", FLIP, len(keys), *keys, release, expected or "", entry, FLIPS_KEPT)
         done, live = self._link.one(command, ADMIN_TIMEOUT_S)
         if not done:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 
 from data_exchange_center.errors import StoreUnavailable
-from online.stores.ports import Event, UserStore
+from online.stores.ports import Event, UserProfile, UserStore
 from online.stores.redis_link import link_to_url
-from online.stores.redis_users import RedisUsers
+from online.stores.redis_users import UNPUBLISHED_SECONDS, RedisUsers, key
 from tests.servers import RedisServer
 from tests.servers.process import HOST
 
@@ -63,3 +64,19 @@ def test_full_memory_refuses_events_and_evicts_nothing(server: RedisServer, user
         client.config_set("maxmemory", 0)
     assert len(users.events("scene")) == 50
     assert users.append_events("scene", clicks(50, 1), T) == 1
+
+
+def test_profiles_expire_until_their_release_goes_live(server: RedisServer, users: UserStore) -> None:
+    nobody = UserProfile(
+        1, "", 0, (), *(np.empty(0, kind) for kind in (np.float32, np.float32, np.int32, np.int8, np.int64, np.float32))
+    )
+    with redis.Redis(host=HOST, port=server.port) as client:
+        users.write("scene", "r1", [nobody])
+        assert 0 < client.ttl(key("scene", "users", "r1")) <= UNPUBLISHED_SECONDS
+        users.flip("scene", "r1", None)
+        assert client.ttl(key("scene", "users", "r1")) == -1
+        users.write("scene", "r1", [nobody])
+        assert client.ttl(key("scene", "users", "r1")) == -1, "what is live stays when it is written again"
+        users.write("scene", "r2", [nobody])
+        users.flip("scene", "r2", "r1")
+        assert client.ttl(key("scene", "users", "r1")) == -1, "a release to go back to stays"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,6 +97,46 @@ def test_writing_many_users_counts_them_and_again_changes_nothing(users: UserSto
     assert users.write(scene, "r1", iter(many)) == 1000
     assert users.count(scene, "r1") == 1000
     assert same(many[777], users.read(scene, "r1", 777, T).profile)
+
+
+def test_a_write_that_was_cut_off_goes_on_where_it_was(
+    users: UserStore, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_users, "WRITE_BATCH", 10)
+    many = [profile(number) for number in range(100)]
+
+    def cut_off(at: int) -> Iterator[UserProfile]:
+        yield from many[:at]
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        users.write(scene, "r1", cut_off(95), content="these")
+    stored = users.written(scene, "r1", "these")
+    assert 0 < stored <= 90
+    assert stored % 10 == 0
+    assert users.written(scene, "r1", "others") == users.written(scene, "r2", "these") == 0
+    assert all(same(one, users.read(scene, "r1", one.user_id, T).profile) for one in many[:stored])
+    assert users.write(scene, "r1", many[stored:], content="these", start=stored) == 100 - stored
+    assert users.written(scene, "r1", "these") == 0, "a whole write leaves nothing to go on with"
+    assert users.count(scene, "r1") == 100
+    assert all(same(one, users.read(scene, "r1", one.user_id, T).profile) for one in many)
+
+
+def test_the_memory_of_a_release_is_told(users: UserStore, scene: str) -> None:
+    assert users.memory(scene, "r1") == 0
+    users.write(scene, "r1", [profile(number) for number in range(200)])
+    assert 200 * 100 < users.memory(scene, "r1") < 200 * 2000
+
+
+def test_dropping_a_half_written_release_forgets_how_far_it_was(
+    users: UserStore, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_users, "WRITE_BATCH", 4)
+    with pytest.raises(ZeroDivisionError):
+        users.write(scene, "r1", (profile(1 // (60 - number)) for number in range(61)), content="these")
+    assert users.written(scene, "r1", "these") > 0
+    users.drop(scene, "r1")
+    assert users.written(scene, "r1", "these") == 0
 
 
 def test_releases_lie_side_by_side_and_go_one_by_one(users: UserStore, scene: str) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -25,6 +26,7 @@ from offline_to_online.journal import read_journal
 from offline_to_online.publish import publish
 from offline_to_online.retention import held_releases
 from online.stores.open import open_stores
+from online.stores.ports import UserProfile
 from tests.factories import make_release, make_settings
 from tests.unit.sync.whole import live, serves
 
@@ -74,6 +76,8 @@ def test_a_publisher_killed_anywhere_leaves_the_live_release_whole(
     assert (read_journal(settings) or {}).get("release") in (None, newer.id)
 
     result = publish(settings, newer.id)
+    if place == "half of the users written":
+        assert result["stores"]["users"]["resumed_at"] == 6
     assert (live(settings), result["flipped"]) == (newer.id, not flipped)
     assert serves(settings, newer)
     assert read_journal(settings) is None
@@ -103,8 +107,19 @@ def dying_publisher(store: str, keep: int, release: str, when: str, target: str)
     settings = make_settings(Path(store).parent, **{"stores.keep_releases": keep})
     import online.stores.feast_embedded  # noqa: F401 - so that the target can be replaced before the stores are opened
 
-    with mock.patch("offline_to_online.retention.GRACE_S", 0.0), deadly(when, target):
+    with (
+        mock.patch("offline_to_online.retention.GRACE_S", 0.0),
+        mock.patch("online.stores.redis_users.WRITE_BATCH", 2),
+        mock.patch("online.stores.redis_users.WRITE_AHEAD", 0),
+        deadly(when, target),
+    ):
         publish(settings, release)
+
+
+def half_of(profiles: Iterable[UserProfile]) -> Iterator[UserProfile]:
+    """The first few, then the end of the process."""
+    yield from islice(profiles, 7)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def deadly(when: str, target: str) -> Any:
@@ -117,7 +132,7 @@ def deadly(when: str, target: str) -> Any:
             original(*arguments, **options)
         elif when == "during":
             store, scene, release, profiles = arguments
-            original(store, scene, release, [profile for profile, _ in zip(profiles, range(7), strict=False)])
+            original(store, scene, release, half_of(profiles), **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
     return mock.patch(target, last_call)
