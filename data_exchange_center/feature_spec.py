@@ -101,6 +101,7 @@ class Feature(Declared):
         dtype: of one element; `id` is int64 or string, as the log declares its ids.
         length: elements per value of a multi-categorical, sequence or dense-vector feature (padded at the end, or truncated).
         keep: which elements of a longer list stay: the first or the last ones.
+        hash: the column may hold text: each text becomes an int64 by rows/categories.py.
         transform: applied in order to numeric values, e.g. ["log1p", "standardize"], {"clip": [0, 1]}, {"quantiles": 40}.
         embedding: size of the embedding; 0: the value goes in as it is.
         default: stands for a missing value: null, and NaN of a number. A missing number of a candidate travels as NaN into the
@@ -118,6 +119,7 @@ class Feature(Declared):
     dtype: Literal["int64", "float32", "string", "id"] = "float32"
     length: int = Field(1, ge=1)
     keep: Literal["first", "last"] = "first"
+    hash: bool = False
     vocabulary: VocabularyPolicy | None = None
     transform: list[Step] = []
     embedding: int = Field(0, ge=0)
@@ -173,6 +175,8 @@ class Feature(Declared):
             raise ValueError("`weights` belongs to a sequence with a vocabulary")
         if self.vocabulary is not None and self.vocabulary.missing and self.is_list:
             raise ValueError("a missing element of a list is padding; `missing` is for single values")
+        if self.hash and (self.dtype != "int64" or self.derive is not None):
+            raise ValueError(f"`hash` makes int64 of an input's text; this feature is {self.dtype}")
         self._check_transforms()
         self._check_derived()
         return self

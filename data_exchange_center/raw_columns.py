@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import Feature
+from data_exchange_center.rows.categories import category_ids
 
 NUMPY: dict[str, Any] = {"int64": np.int64, "float32": np.float32, "string": object}
 ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
@@ -42,8 +43,8 @@ def raw_column(feature: Feature, kind: str, column: pa.ChunkedArray | pa.Array) 
         if not feature.is_list:
             if kind == "float32" and feature.entity == "candidate":
                 missing = pa.scalar(float("nan"), pa.float32())
-            return _numpy(pc.fill_null(values.cast(ARROW[kind]), missing), kind)
-        flat = pc.fill_null(pc.list_flatten(values).cast(ARROW[kind]), missing)
+            return _numpy(pc.fill_null(typed_values(feature, values, kind), missing), kind)
+        flat = pc.fill_null(typed_values(feature, pc.list_flatten(values), kind), missing)
         lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         wanted = f"list<{kind}>" if feature.is_list else kind
@@ -57,6 +58,13 @@ def raw_column(feature: Feature, kind: str, column: pa.ChunkedArray | pa.Array) 
         starts = starts + np.maximum(lengths - feature.length, 0)
     made[kept] = _numpy(flat, kind)[(starts[:, None] + np.arange(feature.length))[kept]]
     return made
+
+
+def typed_values(feature: Feature, values: pa.Array, kind: str) -> pa.Array:
+    """Elements in the feature's type, nulls kept; text becomes an id where the feature says `hash`."""
+    if feature.hash and (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+        return category_ids(values)
+    return values.cast(ARROW[kind])
 
 
 def _numpy(values: pa.Array, kind: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from data_exchange_center.encoder import ENCODED, RAW, build_encoder, encoded_in
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_operations import transform_name
 from data_exchange_center.feature_spec import Feature, FeatureSpec
-from data_exchange_center.raw_columns import missing_value, raw_column
+from data_exchange_center.raw_columns import missing_value, raw_column, typed_values
 from data_exchange_center.token_tables import TokenTable
 from data_exchange_center.vocabulary import Vocabulary, vocabulary_of_counts
 from offline.rank.feature_encoding import FittedEncoder, computable, encoder_session, run_encoder
@@ -137,14 +137,14 @@ class EncoderFit:
 
     def _tokens(self, feature: Feature, column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
         """Tokens of a column, and the row that each belongs to."""
-        kind = {"int64": pa.int64(), "string": pa.string()}[self.spec.dtype_of(feature, *self.id_types)]
+        kind = self.spec.dtype_of(feature, *self.id_types)
         values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         rows = np.arange(len(values))
         try:
             if not feature.is_list:
-                return values.cast(kind), rows
+                return typed_values(feature, values, kind), rows
             lengths = values.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-            return values.flatten().cast(kind), np.repeat(rows, lengths)
+            return typed_values(feature, values.flatten(), kind), np.repeat(rows, lengths)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, AttributeError) as error:
             raise DataError(
                 f"feature {feature.name!r}: the column is {values.type}: {error}", field=feature.name

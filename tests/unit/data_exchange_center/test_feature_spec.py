@@ -54,3 +54,48 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     path.write_text("features: [")
     with pytest.raises(SpecError, match="not valid YAML"):
         load_spec(path)
+
+
+ID = {"name": "c1", "entity": "candidate", "type": "categorical", "dtype": "int64", "vocabulary": {}, "embedding": 2}
+DERIVED = {"name": "made", "entity": "candidate", "type": "numeric"}
+BINS = {**NUMBER, "embedding": 2, "transform": [{"quantiles": 4}]}
+
+
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        ([{**BINS, "transform": [{"quantiles": 1}]}], "feature 'age', transform|number of bins"),
+        ([{**BINS, "transform": [{"quantiles": [1, 2]}]}], "number of bins"),
+        ([{**BINS, "transform": ["quantiles"]}], "takes? no values"),
+        ([{**BINS, "transform": [{"quantiles": 4}, "log1p"]}], "come last"),
+        ([{**BINS, "default": 0}], "missing value has a bin of its own"),
+        ([{**BINS, "embedding": 0}], "embedding size"),
+        ([{**NUMBER, "transform": [{"clip": [2, 1]}]}], "ascending"),
+        ([{**NUMBER, "transform": [{"clip": [0, float("nan")]}]}], "ascending|finite"),
+        ([{**NUMBER, "transform": ["square"]}], "unknown transform 'square'"),
+        ([{**NUMBER, "hash": True}], "hash"),
+        ([ID, {**DERIVED, "derive": {"op": "mean", "inputs": ["c1"]}}], "unknown operation 'mean'"),
+        ([ID, {**DERIVED, "derive": {"op": "count", "inputs": ["c1", "c1"]}}], r"count takes 1 input\(s\), not 2"),
+        ([ID, {**DERIVED, "derive": {"op": "count", "inputs": ["c2"]}}], "'c2', which must be declared above"),
+        ([ID, {**DERIVED, "derive": {"op": "value", "inputs": ["c1"]}}], "value reads an input number"),
+        ([ID, {**DERIVED, "entity": "user", "derive": {"op": "count", "inputs": ["c1"]}}], "has entity user"),
+        ([ID, {**DERIVED, "derive": {"op": "target", "inputs": ["c1"], "parameters": {"folds": 3}}}], "no parameter"),
+        ([ID, {**DERIVED, "derive": {"op": "target", "inputs": ["c1"], "parameters": {"strength": -1}}}], "at least 0"),
+        ([ID, {**ID, "name": "x", "derive": {"op": "count", "inputs": ["c1"]}}], "makes a numeric feature"),
+    ],
+)
+def test_an_operation_that_cannot_be_is_named(features: list[dict[str, object]], says: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=says) as error:
+        load_spec(spec_file(tmp_path, *features))
+    assert str(features[-1]["name"]) in error.value.message
+
+
+def test_a_selection_keeps_what_it_needs_hidden_and_drops_the_rest() -> None:
+    spec = load_spec("criteo")
+    chosen = spec.selected(["i1_bins", "c?_target", "-c9_target"])
+    assert [feature.name for feature in chosen.encoded] == ["i1_bins", *(f"c{place}_target" for place in range(1, 9))]
+    assert [feature.name for feature in chosen.inputs] == ["i1", *(f"c{place}" for place in range(1, 9))]
+    assert all(feature.cross_only for feature in chosen.inputs)
+    assert spec.selected([]) == spec
+    without = spec.selected(["-*_count"])
+    assert len(without.features) == len(spec.features) - 26

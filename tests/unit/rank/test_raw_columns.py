@@ -35,3 +35,21 @@ def test_a_column_of_another_type_is_named() -> None:
     with pytest.raises(DataError, match="the column is string, declared is float32") as error:
         raw_column(feature(), "float32", pa.array(["x"]))
     assert error.value.field == "f"
+
+
+def test_a_missing_number_of_a_candidate_stays_missing_for_the_graph() -> None:
+    made = raw_column(feature(entity="candidate", default=3), "float32", pa.array([1.5, None]))
+    assert made[0] == 1.5 and np.isnan(made[1])
+
+
+def test_the_last_elements_of_a_longer_list_can_be_kept() -> None:
+    declared = feature(type="sequence", length=2, keep="last", cross_only=True)
+    made = raw_column(declared, "float32", pa.array([[1.0, 2.0, 3.0], [4.0], []]))
+    assert made.tolist() == [[2.0, 3.0], [4.0, 0.0], [0.0, 0.0]]
+
+
+def test_text_becomes_an_id_where_the_feature_says_so() -> None:
+    declared = feature(type="categorical", dtype="int64", hash=True, default=-1, vocabulary={}, embedding=2)
+    made = raw_column(declared, "int64", pa.array(["68fd1e64", "Müller", None, "Müller"]))
+    assert made.tolist() == [0x68FD1E64, made[1], -1, made[1]] and made[1] != made[0]
+    assert raw_column(declared, "int64", pa.array([7, None])).tolist() == [7, -1]

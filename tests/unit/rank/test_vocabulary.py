@@ -67,3 +67,10 @@ def test_a_broken_file_is_named(tmp_path: Path, content: dict[str, object]) -> N
     (tmp_path / "f.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"f\.json"):
         Vocabulary.load(tmp_path, "f")
+
+
+def test_a_missing_value_can_be_a_token_of_its_own_however_rare() -> None:
+    values = pa.array([5, 5, None, 7, 5, 7])
+    policy = VocabularyPolicy(min_frequency=2, missing=True)
+    assert fit_vocabulary("number", policy, values, missing=-1).tokens == (-1, 5, 7)
+    assert fit_vocabulary("number", policy, pa.array([5, 5, -1]), missing=-1).tokens == (-1, 5)
