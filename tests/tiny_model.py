@@ -59,6 +59,9 @@ def write_model(
             value = f"{name}_w"
         else:
             value = node("Cast", [name], f"{name}_f", to=TensorProto.FLOAT) if dtype == "int64" else name
+            if dtype == "float32" and feature.entity == "candidate":  # a missing one comes as NaN
+                default = constant(f"{name}_missing", float(feature.missing), np.float32)
+                value = node("Where", [node("IsNaN", [name], f"{name}_nan"), default, name], f"{name}_there")
             if dtype == "int64":  # years and timestamps: log1p keeps the effect small and every value distinct
                 one = constant(f"{name}_one", 1.0, np.float32)
                 value = node("Log", [node("Add", [value, one], f"{name}_1")], f"{name}_log")

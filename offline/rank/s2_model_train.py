@@ -13,7 +13,7 @@ from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, write_json
-from offline.rank.export import export_model
+from offline.rank.chain_export import export_model
 from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import fits_of
 from offline.rank.fitting import find_plan, load_fit, train_fit

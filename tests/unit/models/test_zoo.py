@@ -14,8 +14,8 @@ from offline.models.layers import Sides
 from offline.models.numbers import HEADS
 from offline.models.ranker import OUTPUTS, Ranker, config_for
 from offline.models.registry import FILES, architecture, options_of
-from offline.rank.export import export_graph
 from offline.rank.feature_encoding import FittedEncoder, run_encoder_once
+from offline.rank.graph_export import export_graph
 from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows, tiny_encoder, tiny_request
 
 SMALL = {"dropout": 0.0, "hidden": (8, 4), "size": 4, "fm_size": 4}  # those that the architecture has

@@ -10,10 +10,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from data_exchange_center.errors import DataError
+from data_exchange_center.errors import DataError, SettingsError
 from offline.models.ranker import CONFIG_FILE, OUTPUTS, WEIGHTS_FILE, Ranker
-from offline.rank.export import export_graph
 from offline.rank.feature_encoding import FittedEncoder
+from offline.rank.graph_export import export_graph, renamed
 from offline.rank.torch_scorer import TorchScorer
 from tests.unit.models.tiny_scene import tiny_encoder, tiny_ranker, tiny_request
 
@@ -82,3 +82,32 @@ def test_a_saved_network_comes_back_and_a_broken_one_is_named(
     (tmp_path / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"network\.safetensors"):
         Ranker.load(tmp_path)
+
+
+def test_inputs_and_outputs_can_be_named_and_what_is_not_asked_for_is_cut_off(
+    exported: tuple[FittedEncoder, Path],
+) -> None:
+    encoder, folder = exported
+    model = onnx.load(folder / "model.onnx")
+    named = renamed(model, {"age": "years_old"}, {"like": "ctr"})
+    assert [value.name for value in named.graph.output] == ["ctr"]
+    inputs = tiny_request(encoder, 5)
+    expected = ort.InferenceSession(folder / "model.onnx").run(["like"], inputs)[0]
+    inputs["years_old"] = inputs.pop("age")
+    session = ort.InferenceSession(named.SerializeToString())
+    kept = {given.name for given in session.get_inputs()}
+    assert "years_old" in kept
+    found = session.run(["ctr"], {name: value for name, value in inputs.items() if name in kept})[0]
+    assert np.array_equal(found, expected)
+    assert len(named.graph.node) < len(model.graph.node)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [({"nothing": "x"}, {"like": "like"}), ({"age": "genres"}, {"like": "ctr"}), ({}, {"like": ""})],
+)
+def test_names_that_are_not_there_or_taken_are_refused(
+    exported: tuple[FittedEncoder, Path], inputs: dict[str, str], outputs: dict[str, str]
+) -> None:
+    with pytest.raises(SettingsError):
+        renamed(onnx.load(exported[1] / "model.onnx"), inputs, outputs)

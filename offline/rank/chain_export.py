@@ -1,11 +1,7 @@
-"""The released network as one ONNX graph: raw features in, score and like out; its parity with torch on real requests."""
+"""Exports the released network of a chain: the graph, what torch needs to check it, and its parity with torch on real requests."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,97 +11,20 @@ import onnx
 import onnxruntime as ort
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from onnx import compose
-from torch import Tensor, nn
 
 from data_exchange_center import columns as c
-from data_exchange_center.errors import MarqueeError
-from data_exchange_center.graph_nodes import IR_VERSION, OPSET
-from data_exchange_center.raw_columns import NUMPY, missing_value
+from data_exchange_center.graph_nodes import OPSET
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json
 from offline.models.ranker import OUTPUTS, Ranker
-from offline.rank.feature_encoding import FittedEncoder, raw_columns, run_encoder_once
+from offline.rank.feature_encoding import FittedEncoder, raw_columns
+from offline.rank.graph_export import ExportError, export_graph
 from offline.rank.torch_scorer import TorchScorer
 from offline.recall.candidates_for_ranking import recall_candidates
 from offline.recall.cut_option import serving_cut
 
-NETWORK = "network."  # prefix of the network's inputs before both graphs are merged
 TOLERANCE = 1e-4  # of logits; what is measured is far smaller
 PARITY_USERS = 50
-
-
-class ExportError(MarqueeError):
-    """The exported graph does not compute what torch computes."""
-
-    code = "export_failed"
-
-
-class _Ordered(nn.Module):
-    """The network with its inputs as positional arguments, which is what the exporter names and shapes."""
-
-    def __init__(self, ranker: Ranker) -> None:
-        super().__init__()
-        self.ranker = ranker
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.ranker(dict(zip(self.ranker.input_names, tensors, strict=True)))
-
-
-def export_graph(ranker: Ranker, encoder: FittedEncoder) -> onnx.ModelProto:
-    """Merges encoder and network: user and context inputs [1, ...], item and candidate inputs [items, ...], outputs [items]."""
-    front = encoder.model(users=1, items="items")
-    session = ort.InferenceSession(front.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows = 3  # of the example; any number but 0 and 1, which the exporter would take for constants
-    example = run_encoder_once(session, _example(encoder, rows))
-    tensors = tuple(torch.from_numpy(example[name]) for name in ranker.input_names)
-    items = torch.export.Dim("items", min=1, max=4096)
-    shapes = tuple({0: items} if len(tensor) == rows else {} for tensor in tensors)
-    with _quiet():
-        program = torch.onnx.export(
-            _Ordered(ranker),
-            tensors,
-            dynamo=True,
-            dynamic_shapes=(shapes,),
-            input_names=[NETWORK + name for name in ranker.input_names],
-            output_names=list(OUTPUTS),
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None  # noqa: S101  # dynamo=True always returns a program
-    network = program.model_proto
-    network.ir_version = IR_VERSION
-    taken = {declared.name for declared in network.graph.input}
-    pairs = [(name, NETWORK + name) for name in ranker.input_names if NETWORK + name in taken]
-    merged = compose.merge_models(front, network, io_map=pairs, name="marquee", producer_name="marquee")
-    onnx.checker.check_model(merged, full_check=True)
-    return merged
-
-
-def _example(encoder: FittedEncoder, rows: int) -> dict[str, np.ndarray]:
-    """Missing values for every input, one user and some items."""
-    made = {}
-    for feature in encoder.spec.inputs:
-        kind = encoder.spec.dtype_of(feature, *encoder.id_types)
-        lead = 1 if feature.entity in ("user", "context") else rows
-        shape = (lead, feature.length) if feature.is_list else (lead,)
-        made[feature.name] = np.full(shape, missing_value(feature, kind), NUMPY[kind])
-    return made
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its progress and warns of its own deprecated parts; stdout belongs to the step's result."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
 
 
 def export_model(settings: Settings, ranker: Ranker, encoder: FittedEncoder) -> dict[str, Any]:
