@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from data_exchange_center.workspace import atomic_path
+from offline.figures import COLOURS, axes, picture
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
-COLOURS = ("#2f5d8a", "#d9822b", "#3d8f5f", "#8a4f7d", "#b0413e", "#6b6b6b")
 
 
 def write_report(
@@ -59,25 +55,6 @@ def write_report(
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
-
-
-def picture(figure: Figure) -> bytes:
-    """PNG bytes; the figure is closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def axes(title: str, x: str, y: str) -> tuple[Figure, Any]:
-    """One plain chart."""
-    figure, chart = plt.subplots(figsize=(6.4, 3.8))
-    chart.set_title(title, fontsize=11)
-    chart.set_xlabel(x)
-    chart.set_ylabel(y)
-    chart.spines[["top", "right"]].set_visible(False)
-    chart.grid(alpha=0.25)
-    return figure, chart
 
 
 def recall_figure(recall: Mapping[str, Any]) -> Figure | None:
