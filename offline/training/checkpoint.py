@@ -124,5 +124,6 @@ def _put_back(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def optimizer_state(content: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's state as `Optimizer.load_state_dict` takes it: JSON has turned its numbered keys into text."""
-    return {**content, "state": {int(place): inner for place, inner in content["state"].items()}}
+    """An optimizer's state as `load_state_dict` takes it: JSON has turned numbers that are keys into text."""
+    state = {int(key) if key.isdigit() else key: inner for key, inner in content["state"].items()}
+    return {**content, "state": state}

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ CHECKPOINTS, EPOCHS, LOG = "checkpoints", "epochs", "log.jsonl"
 PENDING = 64  # batches whose logits wait to be counted
 BETTER = {"auc": 1.0, "gauc": 1.0, "logloss": -1.0}  # sign of a metric of which more is better
 
-Judge = Callable[[], dict[str, float]]
+Judge = Callable[[], Mapping[str, float | None]]
 
 
 @dataclass
@@ -239,7 +239,7 @@ class Trainer:
             raise DataError(f"epoch {progress.epoch}: the loss is not finite; use a smaller learning rate or more reg")
         self.ranker.eval().save(self.folder / EPOCHS / epoch_name(progress.epoch))
         if self.judge:
-            line |= {f"validation_{name}": _plain(value) for name, value in self.judge().items()}
+            line |= {f"validation_{name}": value for name, value in self.judge().items()}
         progress.history.append(line)
         self._write_log(line)
         progress.epoch, progress.rows, progress.logged_rows, progress.position = progress.epoch + 1, 0, 0, None

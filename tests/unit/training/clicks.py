@@ -68,7 +68,7 @@ def click_ranker(members: int = 1, dropout: float = 0.2) -> Ranker:
     torch.manual_seed(0)
     encoder = clicks_encoder(True)
     options = {"fm_size": 4, "hidden": (8,), "dropout": dropout}
-    config = config_for("deepfm", "default", encoder.rows, members, encoder.id_types, True, **options)
+    config = config_for("deepfm", "default", encoder.rows, members, encoder.id_types, ("like",), **options)
     return Ranker(encoder.spec, config)
 
 

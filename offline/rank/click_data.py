@@ -1,0 +1,179 @@
+"""The rows of a run: read as its settings say, encoded by what was fitted on its training rows.
+
+    prepared/encoder-<digest>/    vocabularies, tables and statistics of some training rows
+             rows-<digest>/       encoded rows, where data.cache is on
+
+A digest is of the files (name, size, time of change), the feature spec and how rows are read: what other data or features made is
+never taken for one's own. Runs that name the same folder in data.prepared share what they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from data_exchange_center.errors import DataError, SettingsError
+from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.rows.schema import schema_of
+from data_exchange_center.workspace import sha256
+from offline.rank.feature_encoding import FittedEncoder
+from offline.reading.reader import RowSource, source_at
+from offline.training.batches import BatchSource, Epochs
+from offline.training.config import Part, TrainConfig, digest
+from offline.training.ctr_data import CachedRows, EncodedRows, fit_ctr_encoder
+from offline.training.dataset import LikeBatch
+
+BUILT_IN = "offline.reading.reader:RowReader"
+READ_ROWS = 16_384  # at a time, to fit, to encode and to group
+
+
+class RawRows:
+    """Reads the raw rows of a run.
+
+    Args:
+        config: of the run.
+        spec: the whole scene's features, which say what columns the files have.
+    """
+
+    def __init__(self, config: TrainConfig, spec: FeatureSpec) -> None:
+        self.data, self.spec = config.data, spec.selected(config.features.select)
+        self._schema = schema_of(spec)
+        self._make = source_at(self.data.reader or BUILT_IN)
+
+    def part(self, part: Part, batch_size: int, *, extra: Sequence[str] = (), **order: Any) -> RowSource:
+        """Rows of a part; see `read`.
+
+        Raises:
+            DataError: the settings name no files of that part.
+        """
+        paths = self.data.paths(part)
+        if not paths:
+            raise DataError(f"data.{part} names no files", field=f"data.{part}")
+        return self.read(paths, batch_size, extra=extra, **order)
+
+    def read(
+        self, paths: Sequence[Path], batch_size: int, *, format: str = "", extra: Sequence[str] = (), **order: Any
+    ) -> RowSource:
+        """Rows of any files, with the columns that the features need.
+
+        Args:
+            format: the settings' one when empty.
+            extra: further columns.
+            order: shuffle_rows, seed and epoch of a shuffled epoch; without, the order of the files.
+        """
+        wanted = dict.fromkeys([feature.name for feature in self.spec.inputs] + list(extra))
+        return self._make(
+            paths,
+            self._schema,
+            batch_size=batch_size,
+            format=format or self.data.format,
+            on_error=self.data.on_error,
+            workers=self.data.workers,
+            prefetch=self.data.prefetch,
+            columns=list(wanted),
+            **order,
+        )
+
+    def groups(self, part: Part, column: str) -> np.ndarray:
+        """int64 [rows]: equal numbers for equal values of a raw column, in the order of the files."""
+        values = pa.chunked_array([batch[column] for batch in self.part(part, READ_ROWS, extra=[column])])
+        encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
+        return np.asarray(encoded.indices).astype(np.int64)
+
+    def key(self, part: Part) -> list[Any]:
+        """What the rows of a part depend on."""
+        found: list[Any] = [self.data.format, self.data.reader, self.data.on_error]
+        for path in self.data.paths(part):
+            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+            for file in files:
+                known = file.stat() if file.exists() else None
+                found.append([str(file.absolute()), known and known.st_size, known and known.st_mtime_ns])
+        return found
+
+
+def fitted_encoder(rows: RawRows, prepared: Path) -> Path:
+    """Folder of the encoder fitted on the training rows; fitted when it is not there."""
+    folder = prepared / f"encoder-{digest([rows.spec.model_dump(mode='json'), rows.key('train')])}"
+    if not (folder / "encoder.json").exists():
+        with tqdm(desc="fit the encoder", unit=" rows", unit_scale=True, leave=False) as bar:
+            fit_ctr_encoder(rows.spec, lambda: _watched(rows.part("train", READ_ROWS), bar)).save(folder)
+    return folder
+
+
+def _watched(batches: RowSource, bar: Any) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        bar.update(batch.num_rows)
+        yield batch
+
+
+class EncodedParts:
+    """The encoded rows of a run.
+
+    Args:
+        config: of the run.
+        rows: its raw ones.
+        encoder: folder of the fitted encoder.
+        prepared: where encoded rows are kept.
+    """
+
+    def __init__(self, config: TrainConfig, rows: RawRows, encoder: Path, prepared: Path) -> None:
+        self.config, self.rows, self.prepared = config, rows, prepared
+        self.encoder = FittedEncoder.load(encoder, rows.spec)
+        self._encoder_sha256 = sha256(encoder / "encoder.json")
+
+    def epochs(self) -> Epochs:
+        """Training batches: all rows in a random order for each epoch, or streamed through a shuffle buffer.
+
+        Raises:
+            SettingsError: a stream is to be shuffled whose target encodings depend on the rows' places.
+        """
+        training, data = self.config.training, self.config.data
+        if data.cache:
+            rows = self.cached("train")
+            return lambda epoch: rows.epoch(training.batch_size, training.seed, epoch)
+        if data.shuffle_rows and self._by_fold("train"):
+            raise SettingsError(
+                "target encodings need each training row's place in its file: use data.cache=true or data.shuffle_rows=0",
+                field="data.shuffle_rows",
+            )
+
+        def streamed(epoch: int) -> BatchSource:
+            order = {"shuffle_rows": data.shuffle_rows, "seed": training.seed, "epoch": epoch}
+            return self.encoded("train", training.batch_size, **order)
+
+        return streamed
+
+    def train_rows(self) -> int:
+        """Training rows of one epoch; 0 when a reader of one's own cannot tell."""
+        if self.config.data.cache:
+            return len(self.cached("train"))
+        return int(getattr(self.rows.part("train", READ_ROWS), "rows", 0))
+
+    def batches(self, part: Part) -> Iterator[LikeBatch]:
+        """Rows of a part in the order of the files, in batches for inference."""
+        size = self.config.inference.batch_size
+        if not self.config.data.cache:
+            yield from self.encoded(part, size)
+            return
+        rows = self.cached(part)
+        for start in range(0, len(rows), size):
+            yield rows.batch(slice(start, start + size))
+
+    def encoded(self, part: Part, batch_size: int, **order: Any) -> EncodedRows:
+        """A part, encoded as it is read."""
+        return EncodedRows(self.rows.part(part, batch_size, **order), self.encoder, by_fold=self._by_fold(part))
+
+    def cached(self, part: Part) -> CachedRows:
+        """A part's encoded rows on disk; made when they are not there."""
+        key = digest([self._encoder_sha256, self.rows.key(part), self._by_fold(part)])
+        return self.encoded(part, READ_ROWS).cache(self.prepared / f"rows-{key}")
+
+    def _by_fold(self, part: Part) -> bool:
+        """Whether these rows made the target tables: their encodings are then out of fold."""
+        targets = any(feature.derive and feature.derive.op == "target" for feature in self.rows.spec.derived)
+        return part == "train" and targets and not self.config.training.warm_start

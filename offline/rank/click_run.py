@@ -1,0 +1,296 @@
+"""A training run of a click ranker, from settings to a folder that holds everything about it.
+
+config.json           its settings                     feature_spec.json   the scene's features
+encoder/              what was fitted on train          checkpoints/        where it can go on from
+epochs/epoch-0001/    the network after each epoch      network/            the chosen one, calibrated
+predictions/          labels and probabilities          log.jsonl           a line per interval and per epoch
+metrics.json          results, written last             curves.png          losses and AUC
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from data_exchange_center.errors import DataError, SettingsError
+from data_exchange_center.feature_spec import FeatureSpec, load_spec
+from data_exchange_center.validation import validated
+from data_exchange_center.workspace import atomic_folder, read_json, write_json
+from offline.figures import save_figure
+from offline.models.numbers import HEADS
+from offline.models.ranker import WEIGHTS_FILE, Ranker, config_for
+from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
+from offline.rank.click_scores import Scores, save_scores, scored
+from offline.training.calibration import platt
+from offline.training.config import PARTS, Part, TrainConfig
+from offline.training.curves import training_figure
+from offline.training.trainer import EPOCHS, LOG, Trainer, best_epoch, device_of, epoch_name, read_log
+
+log = logging.getLogger("marquee")
+
+CONFIG, SPEC, ENCODER, NETWORK = "config.json", "feature_spec.json", "encoder", "network"
+METRICS, CURVES, PREDICTIONS = "metrics.json", "curves.png", "predictions"
+MAY_CHANGE = (  # between a run and its resumption: nothing here decides a weight
+    "training.output",
+    "training.log_every",
+    "training.save_every",
+    "training.keep",
+    "data.workers",
+    "data.prefetch",
+    "data.prepared",
+    "inference.batch_size",
+)
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What a run's folder holds.
+
+    Attributes:
+        ranker: the chosen network, ready for inference.
+        rows: reads raw rows as the run does.
+    """
+
+    folder: Path
+    config: TrainConfig
+    spec: FeatureSpec
+    ranker: Ranker
+    rows: RawRows
+
+    def parts(self) -> EncodedParts:
+        """The run's rows, encoded."""
+        return EncodedParts(self.config, self.rows, self.folder / ENCODER, _prepared(self.config))
+
+
+def open_run(folder: Path, *, epoch: int | None = None, overrides: Iterable[str] = ()) -> OpenRun:
+    """Opens a run.
+
+    Args:
+        folder: of the run.
+        epoch: the network after that epoch, not calibrated; the chosen one when None.
+        overrides: of its settings, e.g. "data.test=[new.orc]".
+
+    Raises:
+        DataError: it is no run, has no such epoch, or has not ended.
+    """
+    config = read_config(folder).changed(*overrides)
+    spec = _read_spec(folder)
+    network = folder / (NETWORK if epoch is None else f"{EPOCHS}/{epoch_name(epoch)}")
+    if not network.exists():
+        there = sorted(path.name for path in (folder / EPOCHS).glob("epoch-*"))
+        wanted = "the run has not ended; resume it" if epoch is None else f"no epoch {epoch}; there are {there}"
+        raise DataError(f"{folder}: {wanted}")
+    return OpenRun(folder, config, spec, Ranker.load(network), RawRows(config, spec))
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The settings of a run; DataError when the folder holds none."""
+    if not (folder / CONFIG).exists():
+        raise DataError(f"{folder}: no run lies here ({CONFIG} is missing); train.py makes one")
+    return validated(TrainConfig, read_json(folder / CONFIG), str(folder / CONFIG))
+
+
+def train_run(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
+    """Trains a click ranker, picks its epoch on validation, calibrates it there, and judges it on test once.
+
+    Args:
+        resume: go on with the run in the output folder; begin when there is none.
+
+    Returns:
+        What metrics.json holds: epochs, metrics per part, parameters, speed.
+
+    Raises:
+        SettingsError: the folder holds a run and `resume` is false, or one with other settings.
+        DataError, SpecError: the rows or features cannot be used.
+    """
+    folder = Path(config.training.output).expanduser()
+    _begin(folder, config, resume)
+    if (folder / METRICS).exists():
+        log.info("  the run in %s has ended already", folder)
+        return dict(read_json(folder / METRICS))
+    spec = _spec_of(folder, config)
+    rows = RawRows(config, spec)
+    prepared = _prepared(config)
+    parts = EncodedParts(config, rows, _encoder_of(folder, config, rows, prepared), prepared)
+    ranker = new_ranker(config, parts)
+    if config.training.warm_start:
+        warm_started(ranker, Path(config.training.warm_start))
+    training = config.training
+    batches = math.ceil(parts.train_rows() / training.batch_size)
+    steps = training.epochs * math.ceil(batches / training.accumulate)
+    judge = (lambda: judged(config, parts, ranker, "validation").metrics) if config.data.validation else None
+    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge)
+    if resume:
+        trainer.resume()
+    history = trainer.train()
+    chosen = best_epoch(history, training.metric)
+    result = _finish(folder, config, parts, trainer, chosen)
+    write_json(folder / METRICS, result)
+    return result
+
+
+def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
+    """An untrained network; the same seed gives the same weights.
+
+    Raises:
+        SettingsError: no such model, preset or option, or options that no network can be built with.
+    """
+    model, encoder = config.model, parts.encoder
+    torch.manual_seed(config.training.seed)
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in model.options.items()}
+    network = config_for(model.name, model.preset, encoder.rows, model.members, encoder.id_types, ("like",), **options)
+    try:
+        return Ranker(encoder.spec, network)
+    except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise SettingsError(f"model {model.name!r} cannot be built with {model.options}: {error}") from error
+
+
+def warm_started(ranker: nn.Module, folder: Path) -> list[str]:
+    """Takes over the weights of another run that have the same name and shape here.
+
+    Returns:
+        What differs, named with both shapes; also in the log.
+
+    Raises:
+        DataError: the folder has no network, or nothing of it fits.
+    """
+    path = folder / NETWORK / WEIGHTS_FILE
+    try:
+        given = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: no weights to start from: {error}", field="training.warm_start") from error
+    own = ranker.state_dict()
+    fits = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    fits = {name: tensor for name, tensor in fits.items() if name != "calibration"}
+    differs = _differences(own, given)
+    if not fits:
+        raise DataError(f"{path}: nothing fits the new network: {'; '.join(differs)}", field="training.warm_start")
+    ranker.load_state_dict({**own, **fits})
+    for line in differs:
+        log.warning("  not taken from %s: %s", folder, line)
+    return differs
+
+
+def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    lines = []
+    for name in sorted({*own, *given}):
+        mine, theirs = (f"{list(side[name].shape)}" if name in side else "nothing" for side in (own, given))
+        if mine != theirs:
+            lines.append(f"{name} is {mine} here and {theirs} there")
+    return lines
+
+
+def judged(config: TrainConfig, parts: EncodedParts, ranker: Ranker, part: Part) -> Scores:
+    """Labels and probabilities of a part, in the order of its files, and its metrics."""
+    groups = parts.rows.groups(part, config.training.group) if config.training.group else None
+    return scored(ranker, parts.batches(part), device_of(config.training.device), groups)
+
+
+def _begin(folder: Path, config: TrainConfig, resume: bool) -> None:
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config.model_dump(mode="json"))
+        return
+    if not resume:
+        raise SettingsError(
+            f"{folder} holds a run already; go on with it by --resume, or set another training.output",
+            field="training.output",
+        )
+    before, now = (_flat(one.model_dump(mode="json")) for one in (read_config(folder), config))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    changed = [name for name in changed if name not in MAY_CHANGE]
+    if changed:
+        lines = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed)
+        raise SettingsError(f"{folder} holds a run with other settings: {lines}", field=changed[0])
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return flat
+
+
+def _prepared(config: TrainConfig) -> Path:
+    return (
+        Path(config.data.prepared).expanduser() if config.data.prepared else Path(config.training.output) / "prepared"
+    )
+
+
+def _spec_of(folder: Path, config: TrainConfig) -> FeatureSpec:
+    """The scene's features, as they were when the run began; a warm start takes those of the run it starts from."""
+    if not (folder / SPEC).exists():
+        start = config.training.warm_start
+        spec = _read_spec(Path(start)) if start else load_spec(config.features.spec)
+        write_json(folder / SPEC, spec.model_dump(mode="json"))
+    return _read_spec(folder)
+
+
+def _read_spec(folder: Path) -> FeatureSpec:
+    return validated(FeatureSpec, read_json(folder / SPEC), str(folder / SPEC))
+
+
+def _encoder_of(folder: Path, config: TrainConfig, rows: RawRows, prepared: Path) -> Path:
+    """The run's encoder: fitted on its training rows, or that of the run it starts from, which gives its weights their meaning."""
+    if not (folder / ENCODER).exists():
+        start = config.training.warm_start
+        made = Path(start) / ENCODER if start else fitted_encoder(rows, prepared)
+        if not made.exists():
+            raise DataError(
+                f"{made}: not there; training.warm_start names the folder of a run", field="training.warm_start"
+            )
+        with atomic_folder(folder / ENCODER) as temporary:
+            shutil.copytree(made, temporary, dirs_exist_ok=True)
+    return folder / ENCODER
+
+
+def _finish(folder: Path, config: TrainConfig, parts: EncodedParts, trainer: Trainer, chosen: int) -> dict[str, Any]:
+    """Calibrates the chosen epoch's network on validation, judges every part, writes network, predictions and curves."""
+    ranker = Ranker.load(folder / EPOCHS / epoch_name(chosen)).to(trainer.device)
+    ranker.eval()
+    validation = judged(config, parts, ranker, "validation") if config.data.validation else None
+    if validation and config.training.calibrate:
+        slope, offset = platt(validation.logits, validation.labels)
+        ranker.calibration[HEADS.index("like")] = torch.tensor([slope, offset])
+    metrics: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        if not config.data.paths(part):  # type: ignore[arg-type]
+            continue
+        scores = judged(config, parts, ranker, part)  # type: ignore[arg-type]
+        metrics[part] = scores.metrics
+        if part != "train":
+            save_scores(folder / PREDICTIONS / f"{part}.parquet", scores)
+    ranker.cpu().save(folder / NETWORK)
+    progress, history = trainer.progress, trainer.progress.history
+    save_figure(folder / CURVES, training_figure(read_log(folder / LOG), history, chosen, config.training.metric))
+    learned = sum(line["rows"] for line in history)
+    return {
+        "output": str(folder),
+        "model": config.model.name,
+        "preset": config.model.preset,
+        "epochs": len(history),
+        "chosen_epoch": chosen,
+        "chosen_by": f"validation {config.training.metric}" if config.data.validation else "the last epoch",
+        "train_loss": history[chosen - 1]["train_loss"],
+        "final_train_loss": history[-1]["train_loss"],
+        "metrics": metrics,
+        "calibration": ranker.calibration[HEADS.index("like")].tolist(),
+        "calibrated_on": "validation" if validation and config.training.calibrate else None,
+        "parameters": sum(parameter.numel() for parameter in ranker.parameters()),
+        "rows": {"train": parts.train_rows()}
+        | {part: int(metrics[part]["rows"]) for part in metrics if part != "train"},
+        "steps": progress.step,
+        "samples_per_s": round(learned / max(progress.seconds, 1e-9), 1),
+        "samples_per_cpu_s": round(learned / max(progress.cpu_seconds, 1e-9), 1),
+        "train_seconds": round(progress.seconds, 3),
+        "history": history,
+    }
