@@ -1,0 +1,131 @@
+"""A run from files to a folder: learns, is judged, goes on where it was killed, refuses what would mix runs up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data_exchange_center.errors import DataError, MarqueeError, SettingsError
+from data_exchange_center.workspace import read_json
+from offline.models.ranker import Ranker
+from offline.rank.click_run import CURVES, METRICS, NETWORK, open_run, train_run
+from offline.rank.click_scores import load_scores
+from offline.training.metrics import auc
+from offline.training.trainer import CHECKPOINTS, Trainer
+from tests.unit.rank.click_files import click_files, files_config
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return click_files(tmp_path_factory.mktemp("rows"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Ranker.load(folder / NETWORK).state_dict()
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Path) -> None:
+    result = train_run(files_config(files, tmp_path, **{"training.group": "c2"}))
+    assert result["metrics"]["test"]["auc"] > 0.75 and result["metrics"]["test"]["gauc_users"] > 20
+    assert result["rows"] == {"train": 1200, "validation": 400, "test": 400}
+    labels, probabilities = load_scores(tmp_path / "predictions" / "test.parquet")
+    assert auc(labels, probabilities) == result["metrics"]["test"]["auc"]
+    assert labels.tolist() == pq.read_table(files / "test.parquet")["label"].to_pylist()
+    assert (tmp_path / CURVES).stat().st_size > 10_000
+    assert read_json(tmp_path / METRICS) == result
+    assert open_run(tmp_path).ranker.config.heads == ("like",)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
+    files: Path, tmp_path: Path, cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"data.cache": cache, "data.shuffle_rows": 250, "features.select": ["i1", "c1", "c2"]}
+    train_run(files_config(files, tmp_path / "whole", **values))
+    config = files_config(files, tmp_path / "killed", **values)
+    step = Trainer._step
+
+    def deadly(self: Trainer, group: list) -> None:  # type: ignore[type-arg]
+        step(self, group)
+        if self.progress.step == 19:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", deadly)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config)
+    monkeypatch.undo()
+    newest = sorted((tmp_path / "killed" / CHECKPOINTS).iterdir())[-1]
+    (newest / "state.json").write_text("torn", encoding="utf-8")
+    train_run(config, resume=True)
+    assert same(tmp_path / "whole", tmp_path / "killed")
+    histories = [read_json(tmp_path / name / METRICS)["history"] for name in ("whole", "killed")]
+    assert histories[0] == histories[1]
+
+
+def test_a_folder_is_not_overwritten_and_settings_do_not_change_within_a_run(files: Path, tmp_path: Path) -> None:
+    config = files_config(files, tmp_path, **{"training.epochs": 1})
+    result = train_run(config)
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train_run(config)
+    assert train_run(config, resume=True) == result
+    with pytest.raises(SettingsError, match="training.seed was 0 and is 1"):
+        train_run(config.with_values(**{"training.seed": 1}), resume=True)
+
+
+def test_a_warm_start_takes_encoder_and_weights_and_names_what_differs(
+    files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_run(files_config(files, tmp_path / "first"))
+    values = {"training.warm_start": str(tmp_path / "first"), "model.options": {"hidden": [6], "fm_size": 4}}
+    started = train_run(files_config(files, tmp_path / "second", **values))
+    cold = train_run(files_config(files, tmp_path / "cold", **{"model.options": {"hidden": [6], "fm_size": 4}}))
+    assert started["history"][0]["train_loss"] < cold["history"][0]["train_loss"]
+    assert "is [6" in caplog.text and "[8" in caplog.text
+    with pytest.raises(DataError, match="warm_start|weights to start|not there"):
+        train_run(files_config(files, tmp_path / "third", **{"training.warm_start": str(tmp_path / "none")}))
+
+
+def test_a_shuffled_stream_of_target_encodings_is_refused(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="data.cache=true"):
+        train_run(files_config(files, tmp_path / "a", **{"data.cache": False}))
+    train_run(
+        files_config(files, tmp_path / "b", **{"data.cache": False, "data.shuffle_rows": 0, "training.epochs": 1})
+    )
+
+
+def test_runs_share_what_they_prepared_only_while_the_files_are_the_same(files: Path, tmp_path: Path) -> None:
+    shared = {"data.prepared": str(tmp_path / "prepared"), "training.epochs": 1}
+    for name in ("a", "b"):
+        train_run(files_config(files, tmp_path / name, **shared))
+    assert len(list((tmp_path / "prepared").iterdir())) == 4  # an encoder, three parts
+    train_run(files_config(files, tmp_path / "c", **shared, **{"data.train": ["train-0.parquet"]}))
+    assert len(list((tmp_path / "prepared").iterdir())) == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.name": "nothing"}, "unknown model"),
+        ({"model.options": {"hiden": [3]}}, "hiden"),
+        ({"model.options": {"hidden": "wide"}}, "hidden"),
+        ({"model.options": {"hidden": []}}, "hidden"),
+        ({"model.options": {"hidden": [-3]}}, "hidden"),
+        ({"model.preset": "none"}, "preset"),
+        ({"features.select": ["c9"]}, "c9"),
+        ({"features.spec": "none"}, "no such feature spec"),
+        ({"data.train": ["none.parquet"]}, "none.parquet"),
+        ({"data.reader": "no.such:reader"}, "no.such"),
+        ({"training.group": "c9"}, "c9"),
+    ],
+)
+def test_what_cannot_work_is_named(files: Path, tmp_path: Path, values: dict, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(MarqueeError, match=message):
+        train_run(files_config(files, tmp_path, **values))
