@@ -19,7 +19,8 @@ from data_exchange_center.validation import Section, validated
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "MARQUEE_"
-OTHER_SCENES = ("criteo",)  # datasets that are scenes of their own; all others share the scene of their spec
+# datasets of other scenes than MovieLens's, each with its scene; generated clicks are of the scene that they look like
+OTHER_SCENES = {"criteo": "criteo", "criteo-synthetic": "criteo"}
 
 
 class DataSettings(Section):
@@ -34,10 +35,15 @@ class DataSettings(Section):
         "https://files.grouplens.org/datasets/movielens",
         description="the folder that MovieLens archives are fetched from",
     )
+    criteo_mirror: str = Field(
+        "https://raw.githubusercontent.com/alibaba/RecIS/main/examples/deepfm/data",
+        description="the folder that the sample of Criteo's clicks is fetched from",
+    )
     positive_above: float = Field(3.0, description="a rating strictly above this is a positive label")
     synthetic_users: int = Field(1200, ge=20)
     synthetic_items: int = Field(1500, ge=20)
     synthetic_events: int = Field(90_000, ge=400)
+    synthetic_clicks: int = Field(400_000, ge=1000, description="rows of criteo-synthetic")
     synthetic_seed: int = Field(0, ge=0, description="of the generated data; `seed` is that of every fit")
 
 
@@ -167,7 +173,7 @@ class Settings(Section):
 
 def own_spec(dataset: str) -> str:
     """The feature spec of a dataset's scene."""
-    return dataset if dataset in OTHER_SCENES else "movielens"
+    return OTHER_SCENES.get(dataset, "movielens")
 
 
 def load_settings(path: str | os.PathLike[str] | None = None, environment: dict[str, str] | None = None) -> Settings:

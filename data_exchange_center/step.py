@@ -42,7 +42,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=_Formatter)
     made.add_argument("--settings", help="TOML file of settings (default: marquee.toml in the root, when there)")
     made.add_argument(
-        "--dataset", help="ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, or a YAML of one's own"
+        "--dataset",
+        help="ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, a YAML of one's own; criteo, criteo-synthetic",
     )
     made.add_argument("--data", help="a local copy: folder or archive in the publisher's layout")
     made.add_argument("--store", help="folder for all artifacts")

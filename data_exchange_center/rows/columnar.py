@@ -125,24 +125,26 @@ class ParquetRows:
 
 
 class OrcRows:
-    """An ORC file whose stripes are read one by one; arguments and attributes are those of `ParquetRows`."""
+    """An ORC file whose stripes are read one by one; arguments and attributes are those of `ParquetRows`.
 
-    metadata = None  # Arrow reads it at every opening
+    Arrow tells a stripe's rows only by reading it: `metadata` are the rows of each stripe, found out once, by the first column.
+    """
 
-    def __init__(self, file: Path | BinaryIO, schema: RowSchema, source: str = "", metadata: None = None) -> None:
+    def __init__(
+        self, file: Path | BinaryIO, schema: RowSchema, source: str = "", metadata: list[int] | None = None
+    ) -> None:
         self.source = source or str(file)
         with readable("ORC", self.source):
             self._file = pyarrow.orc.ORCFile(str(file) if isinstance(file, Path) else file)
-            found = self._file.schema
-            count = self._file.nstripes
-            rows = self._file.nrows
-        self.schema = schema_in_file(found, schema, self.source)
-        self.pieces = [rows] if count == 1 else [self._rows_of(stripe) for stripe in range(count)]
+            self.schema = schema_in_file(self._file.schema, schema, self.source)
+            self.pieces = self._stripes() if metadata is None else metadata
+        self.metadata = self.pieces
 
-    def _rows_of(self, stripe: int) -> int:
-        """Arrow tells a stripe's rows only by reading it; the first column is enough."""
-        with readable("ORC", self.source):
-            return int(self._file.read_stripe(stripe, columns=self.schema.names[:1]).num_rows)
+    def _stripes(self) -> list[int]:
+        if self._file.nstripes == 1:
+            return [self._file.nrows]
+        first = self.schema.names[:1]
+        return [len(self._file.read_stripe(stripe, columns=first)) for stripe in range(self._file.nstripes)]
 
     def batches(self, piece: int) -> Iterator[pa.RecordBatch]:
         """The stripe's columns as they are in the file, in one batch."""

@@ -41,6 +41,7 @@ CLICK, DENSE = "click", "dense_feature"
 TAB = 9
 _DENSE_CODE, _UNKNOWN = -2, -1
 _CONVERTERS: dict[str, Converter] = {"float32": numbers, "int64": integers, "string": strings}
+Tokens = tuple[pa.DictionaryArray, pa.Array, np.ndarray]  # slots, values, number in each line
 _EMPTY_TOKENS = re.compile(rb"(?m)^\t+|\t+$|\t(?=\t)")
 
 
@@ -87,20 +88,7 @@ def parse_slot_text(
 ) -> pa.RecordBatch:
     """Parses whole lines; arguments, result and errors are those of `parse_tsv`."""
     text = normalized(bytes(chunk), first=first_line == 1).replace(b" ", b"\t")
-    if b"\t\t" in text or b"\n\t" in text or b"\t\n" in text or text[:1] == b"\t" or text[-1:] == b"\t":
-        text = _EMPTY_TOKENS.sub(b"", text)
-    lines = lines_of(text)
-    problems: dict[int, str] = {}  # place in `lines` -> what is wrong
-    try:
-        if b"\0" in text or b"\r" in text:
-            raise pa.ArrowInvalid("not plain lines")
-        kept = np.arange(len(lines))
-        slots, values = _tokens(text)
-    except pa.ArrowInvalid:
-        problems |= _misformed(text, lines)
-        kept = np.setdiff1d(np.arange(len(lines)), np.fromiter(problems, np.int64))
-        slots, values = _tokens(rejoined(text, lines, kept))
-    counts = counts_in(text, TAB, lines)[kept] + 1
+    lines, kept, problems, (slots, values, counts) = _well_formed(text)
     parsed = _Rows(schema, np.repeat(np.arange(len(kept)), counts), len(kept), slots, values)
     arrays = parsed.arrays()
     for place, problem in parsed.problems.items():
@@ -113,10 +101,42 @@ def parse_slot_text(
     return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow)
 
 
+def _well_formed(text: bytes) -> tuple[Lines, np.ndarray, dict[int, str], Tokens]:
+    """All lines, places of those made of tokens, why the others are not (by place), and the tokens of the former."""
+    try:
+        lines, tokens = _lines_and_tokens(text)
+    except pa.ArrowInvalid:
+        text = _EMPTY_TOKENS.sub(b"", text)
+    else:
+        return lines, np.arange(len(lines)), {}, tokens
+    try:
+        lines, tokens = _lines_and_tokens(text)
+    except pa.ArrowInvalid:
+        lines = lines_of(text)
+        problems = _misformed(text, lines)
+        kept = np.setdiff1d(np.arange(len(lines)), np.fromiter(problems, np.int64))
+        return lines, kept, problems, _lines_and_tokens(rejoined(text, lines, kept))[1]
+    return lines, np.arange(len(lines)), {}, tokens
+
+
+def _lines_and_tokens(text: bytes) -> tuple[Lines, Tokens]:
+    """The lines, and slot and value of every token, in order, and the tokens of each line, [lines].
+
+    `pa.ArrowInvalid` when a token is not `slot:value`.
+    """
+    if b"\0" in text or b"\r" in text:
+        raise pa.ArrowInvalid("not plain lines")
+    lines = lines_of(text)
+    counts = counts_in(text, TAB, lines) + 1
+    slots, values = _tokens(text)
+    if len(slots) != counts.sum():
+        raise pa.ArrowInvalid("an empty token")
+    return lines, (slots, values, counts)
+
+
 def _tokens(text: bytes) -> tuple[pa.DictionaryArray, pa.Array]:
-    """Slot and value of every token, in order; `pa.ArrowInvalid` when one is not `slot:value`."""
     slots = pa.dictionary(pa.int32(), pa.string())
-    if not text.strip(b"\n"):
+    if not text.strip(b"\n\t"):
         return pa.array([], slots), pa.array([], pa.binary())
     tokens = text.replace(b"\t", b"\n")
     table = pyarrow.csv.read_csv(
@@ -129,6 +149,8 @@ def _tokens(text: bytes) -> tuple[pa.DictionaryArray, pa.Array]:
             column_types={"slot": slots, "value": pa.binary()}, null_values=[""], strings_can_be_null=True
         ),
     )
+    if table["slot"].null_count:
+        raise pa.ArrowInvalid("a token without a slot")
     return table["slot"].combine_chunks(), table["value"].combine_chunks()
 
 
@@ -166,7 +188,7 @@ class _Rows:
         known = slots_of(schema)
         names = slots.dictionary.to_pylist()
         codes_of = np.array([known.codes.get(name, _UNKNOWN) for name in names] or [_UNKNOWN], np.int16)
-        indices = np.asarray(slots.indices.fill_null(0)) if slots.indices.null_count else np.asarray(slots.indices)
+        indices = np.asarray(slots.indices)
         codes = codes_of[indices]
         for token in np.flatnonzero(codes == _UNKNOWN):
             self._blame(int(row_of[token]), f"unknown slot {shown(names[indices[token]])}")

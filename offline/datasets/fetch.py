@@ -1,8 +1,9 @@
-"""Downloads a MovieLens archive from its publisher: resumable, retried, verified, and under its name only when it is whole.
+"""Downloads a file of a dataset from its publisher: resumable, retried, verified, and under its name only when it is whole.
 
 What has arrived lies in `<name>.part` until its MD5 is right, so that an interrupted download goes on where it stopped and no
 other program ever reads half an archive. Checksums are the ones that GroupLens publishes beside each archive; those of the
-sets that no longer change are pinned here, that of `ml-latest-small`, which is made anew from time to time, is read from there.
+sets that no longer change are pinned here (of the clicks' files in `criteo.py`), that of `ml-latest-small`, which is made anew
+from time to time, is read from there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ log = logging.getLogger("marquee")
 CONNECT_S, READ_S = 4.0, 20.0
 ATTEMPTS = 6  # of one transfer, counted anew whenever bytes arrived
 CHUNK = 1 << 18
-ADVICE = "point DATA= to a local copy (folder or archive), or run on generated data with DATASET=synthetic"
+ADVICE = (
+    "point DATA= to a local copy (folder or archive), or run on generated data with DATASET=synthetic "
+    "(for clicks: DATASET=criteo-synthetic)"
+)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from typing import Any
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace
+from offline.datasets.criteo import CLICK_DATASETS, check_clicks
 from offline.datasets.registry import load_dataset
 
 log = logging.getLogger("marquee")
 
 
 def fetch_data(settings: Settings) -> dict[str, Any]:
-    """Fetches the dataset when there is no copy, reads all of it and keeps the canonical tables that this gives."""
+    """Fetches the dataset when there is no copy, reads all of it and keeps what is made of it: a log's canonical tables."""
+    if settings.data.dataset in CLICK_DATASETS:
+        return check_clicks(settings)
     info = load_dataset(settings)
     for finding in info.findings:
         log.warning("  %s", finding)
