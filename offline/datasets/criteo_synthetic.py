@@ -97,7 +97,7 @@ class SyntheticClicks:
     @cached_property
     def _intercept(self) -> float:
         """Brings the clicks to their rate, on rows of its own."""
-        _, _, logit = self.draw(np.random.default_rng([self.seed, 2]), 2 * BLOCK)
+        _, _, logit = self.draw(np.random.default_rng([self.seed, 2]), BLOCK)
         low, high = -20.0, 20.0
         while high - low > 1e-6:
             middle = (low + high) / 2
@@ -140,7 +140,7 @@ class SyntheticClicks:
     def _normal(self, place: int, ranks: np.ndarray, purpose: int) -> np.ndarray:
         """A standard normal number for each category, always the same: a hash of the category, brought to that shape."""
         key = (ranks.astype(np.uint64) << np.uint64(16)) + np.uint64(place * 64 + purpose)
-        uniform = (_mixed(key + np.uint64(self.seed) * np.uint64(0x632BE59BD9B4E019)) >> np.uint64(11)) + np.uint64(1)
+        uniform = (_mixed(key + np.uint64(self.seed * 0x632BE59BD9B4E019 % 2**64)) >> np.uint64(11)) + np.uint64(1)
         return ndtri(uniform.astype(np.float64) / 2.0**53 * (1 - 2.0**-52))
 
     def _ids(self, place: int, ranks: np.ndarray) -> np.ndarray:

@@ -57,6 +57,8 @@ def row_writer(path: Path, schema: RowSchema, form: RowFormat) -> Iterator[Write
 
 def tsv_text(batch: pa.RecordBatch, schema: RowSchema) -> bytes:
     """The rows as Criteo's TSV: ids of up to 32 bits as 8 hexadecimal digits, others as 16; missing values empty."""
+    if len(schema.columns) == 1 and batch.column(0).null_count:
+        raise DataError(f"column {schema.names[0]!r}: a missing value alone would be a blank line, which is no row")
     fields = []
     for column, values in zip(schema.columns, batch.columns, strict=True):
         if column.is_list:
@@ -78,8 +80,9 @@ def slot_text(batch: pa.RecordBatch, schema: RowSchema) -> bytes:
     for place, (column, values) in enumerate(zip(schema.columns, batch.columns, strict=True)):
         slot = CLICK if column.label else DENSE if place in dense else slots[place]
         tokens.append(_tokens(f"{slot}:", column, values, keep_missing=place in dense))
-    lines = pc.binary_join_element_wise(*tokens, "\t", null_handling="skip")
-    return b"".join(line + b"\n" for line in lines.cast(pa.binary()).to_pylist())
+    tokens[0] = tokens[0].fill_null(f"{schema.names[0]}:")  # a row of missing values alone must not be a blank line
+    lines = pc.binary_join_element_wise(*tokens, "\t", null_handling="skip").cast(pa.binary()).to_pylist()
+    return b"".join(line + b"\n" for line in lines)
 
 
 def _tokens(slot: str, column: RowColumn, values: pa.Array, *, keep_missing: bool) -> pa.Array:
