@@ -15,9 +15,6 @@ of what it reads. Transforms and derivations are listed in feature_operations.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -309,46 +306,6 @@ class FeatureSpec(Declared):
             return [feature]
         found = {source.name: source for below in feature.derive.inputs for source in self.sources(below)}
         return list(found.values())
-
-    def selected(self, patterns: Sequence[str]) -> FeatureSpec:
-        """The spec of a run that uses some of the features.
-
-        Args:
-            patterns: names, or shell patterns like `c*_target`; one that starts with `-` takes features away again. They apply
-                in order; when the first takes away, it starts from all features.
-
-        Returns:
-            The chosen features; inputs that only derived features and crosses read are kept as `cross_only`, others are gone.
-
-        Raises:
-            SpecError: a pattern that fits no feature, nothing left, or the owner of a shared vocabulary left out.
-        """
-        names = [feature.name for feature in self.features]
-        chosen = set(names) if not patterns or patterns[0].startswith("-") else set()
-        for pattern in patterns:
-            bare = pattern.removeprefix("-")
-            fits = {name for name in names if fnmatchcase(name, bare)}
-            if not fits:
-                near = get_close_matches(bare, names, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise SpecError(f"scene {self.scene}: no feature fits {pattern!r}{hint}", field=bare)
-            chosen = chosen - fits if pattern.startswith("-") else chosen | fits
-        needed = set(chosen)
-        for feature in reversed(self.features):
-            if feature.name in needed:
-                needed |= set(
-                    feature.cross.inputs if feature.cross else feature.derive.inputs if feature.derive else []
-                )
-                needed |= {feature.weights} - {""}
-        kept = [
-            feature if feature.name in chosen else feature.model_copy(update={"cross_only": True})
-            for feature in self.features
-            if feature.name in needed
-        ]
-        try:
-            return FeatureSpec(scene=self.scene, folds=self.folds, features=kept)
-        except ValidationError as error:
-            raise SpecError(f"scene {self.scene}: features {list(patterns)}: {error.errors()[0]['msg']}") from error
 
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from data_exchange_center.errors import DataError, SettingsError
+from data_exchange_center.feature_selection import selected
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.rows.schema import schema_of
 from data_exchange_center.workspace import sha256
@@ -41,7 +42,8 @@ class RawRows:
     """
 
     def __init__(self, config: TrainConfig, spec: FeatureSpec) -> None:
-        self.data, self.spec = config.data, spec.selected(config.features.select)
+        self.data = config.data
+        self.spec = selected(spec, config.features.select, config.features.embedding)
         self._schema = schema_of(spec)
         self._make = source_at(self.data.reader or BUILT_IN)
 

@@ -67,7 +67,7 @@ class FittedEncoder:
         return run_encoder(encoder_session(model), columns)
 
     def selected(self, spec: FeatureSpec) -> FittedEncoder:
-        """The same fit for a spec of fewer features (FeatureSpec.selected)."""
+        """The same fit for a spec of fewer features (feature_selection.selected)."""
         return FittedEncoder(spec, self.vocabularies, self.fitted, self.id_types)
 
     def save(self, folder: Path) -> None:

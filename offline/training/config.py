@@ -57,7 +57,10 @@ class FeaturesConfig(Section):
     """What is made of the rows."""
 
     spec: str = Field("criteo", description="name of a feature spec in data_exchange_center/feature_specs, or a path")
-    select: list[str] = Field([], description="features that the run uses; all of the spec when empty")
+    select: list[str] = Field(
+        [], description="features that the run uses, by name or pattern, -pattern to leave out; all when empty"
+    )
+    embedding: int = Field(0, ge=0, le=4096, description="size of every embedding; those of the spec when 0")
 
 
 class ModelConfig(Section):

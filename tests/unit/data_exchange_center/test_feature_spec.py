@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from data_exchange_center.errors import SpecError
+from data_exchange_center.feature_selection import selected
 from data_exchange_center.feature_spec import FOLDER, load_spec
 
 NUMBER = {"name": "age", "entity": "user", "type": "numeric"}
@@ -92,10 +93,11 @@ def test_an_operation_that_cannot_be_is_named(features: list[dict[str, object]],
 
 def test_a_selection_keeps_what_it_needs_hidden_and_drops_the_rest() -> None:
     spec = load_spec("criteo")
-    chosen = spec.selected(["i1_bins", "c?_target", "-c9_target"])
+    chosen = selected(spec, ["i1_bins", "c?_target", "-c9_target"])
     assert [feature.name for feature in chosen.encoded] == ["i1_bins", *(f"c{place}_target" for place in range(1, 9))]
     assert [feature.name for feature in chosen.inputs] == ["i1", *(f"c{place}" for place in range(1, 9))]
     assert all(feature.cross_only for feature in chosen.inputs)
-    assert spec.selected([]) == spec
-    without = spec.selected(["-*_count"])
+    assert selected(spec, []) == spec
+    without = selected(spec, ["-*_count"])
     assert len(without.features) == len(spec.features) - 26
+    assert {feature.embedding for feature in selected(spec, [], embedding=5).encoded} == {0, 5}
