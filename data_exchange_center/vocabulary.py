@@ -1,14 +1,18 @@
 """Token -> id. Id 0 is padding, 1 is UNK (anything the vocabulary does not hold), 2 and up are tokens.
 
 A vocabulary is fitted once per fit, persisted as readable JSON, and travels inside the ONNX graph. One of a growing policy has
-a capacity: ids up to `size` exist in every embedding table, so that tokens can be added without a new model.
+a capacity: ids up to `size` exist in every embedding table, so that tokens can be added without a new model. Growing adds and
+never renumbers; a token leaves only by `evict`, which records why, and its id is given out again only when no other is left.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +22,27 @@ from data_exchange_center.errors import DataError, SpecError
 from data_exchange_center.feature_spec import VocabularyPolicy
 from data_exchange_center.workspace import read_json, write_json
 
+log = logging.getLogger("marquee")
+
 PADDING, UNKNOWN, FIRST = 0, 1, 2
+Token = int | str
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What adding tokens did.
+
+    Attributes:
+        vocabulary: with the tokens that it could take.
+        added: token -> its new id.
+        reused: of these ids, the ones that an evicted token had: whoever trains starts their rows anew.
+        refused: new tokens that found no room and stay UNK.
+    """
+
+    vocabulary: Vocabulary
+    added: dict[Token, int]
+    reused: tuple[int, ...]
+    refused: tuple[Token, ...]
 
 
 @dataclass(frozen=True)
@@ -27,13 +51,15 @@ class Vocabulary:
 
     Attributes:
         feature: whose tokens these are.
-        tokens: all of one type, int or str; token k has id FIRST + k.
+        tokens: all of one type, int or str; token k has id FIRST + k. None where a token was evicted and no other took its id.
         capacity: most tokens it can ever hold; at least len(tokens).
+        evictions: what `evict` recorded, oldest first.
     """
 
     feature: str
-    tokens: tuple[int | str, ...]
+    tokens: tuple[Token | None, ...]
     capacity: int
+    evictions: tuple[dict[str, Any], ...] = ()
 
     @property
     def size(self) -> int:
@@ -41,32 +67,52 @@ class Vocabulary:
         return FIRST + self.capacity
 
     @cached_property
-    def ids(self) -> dict[int | str, int]:
+    def ids(self) -> dict[Token, int]:
         """token -> id."""
-        return {token: FIRST + place for place, token in enumerate(self.tokens)}
+        return {token: FIRST + place for place, token in enumerate(self.tokens) if token is not None}
 
-    def encode(self, token: int | str) -> int:
+    def encode(self, token: Token) -> int:
         """A token's id; UNKNOWN when the vocabulary does not hold it."""
         return self.ids.get(token, UNKNOWN)
 
-    def extended(self, tokens: list[int] | list[str]) -> Vocabulary:
-        """A copy with unseen tokens appended in their order; known ids never change.
+    def grown(self, tokens: Iterable[Token]) -> Growth:
+        """A copy with unseen tokens added in their order; known ids never change. Ids of evicted tokens are given out last."""
+        new = [token for token in dict.fromkeys(tokens) if token not in self.ids]
+        appended, free = self.capacity - len(self.tokens), [k for k, token in enumerate(self.tokens) if token is None]
+        places = [*range(len(self.tokens), len(self.tokens) + min(appended, len(new))), *free][: len(new)]
+        held: list[Token | None] = [*self.tokens, *[None] * max(0, min(appended, len(new)))]
+        for place, token in zip(places, new, strict=False):
+            held[place] = token
+        return Growth(
+            replace(self, tokens=tuple(held)),
+            {token: FIRST + place for place, token in zip(places, new, strict=False)},
+            tuple(FIRST + place for place in places if place < len(self.tokens)),
+            tuple(new[len(places) :]),
+        )
+
+    def evict(self, tokens: Iterable[Token], rule: str, at: str) -> Vocabulary:
+        """A copy without these tokens; the others keep their ids.
+
+        Args:
+            rule: why, in words; kept in `evictions`. at: when, ISO 8601.
 
         Raises:
-            SpecError: more tokens than the capacity.
+            SpecError: a token is not in the vocabulary.
         """
-        new = list(dict.fromkeys(token for token in tokens if token not in self.ids))
-        if len(self.tokens) + len(new) > self.capacity:
-            raise SpecError(
-                f"vocabulary of {self.feature!r} is full: {len(self.tokens)} of {self.capacity} tokens, {len(new)} more asked",
-                field=self.feature,
-            )
-        return Vocabulary(self.feature, (*self.tokens, *new), self.capacity)
+        leaving = list(dict.fromkeys(tokens))
+        unknown = [token for token in leaving if token not in self.ids]
+        if unknown:
+            raise SpecError(f"vocabulary of {self.feature!r} holds no {unknown[0]!r} to evict", field=self.feature)
+        gone = set(leaving)
+        record = {"at": at, "rule": rule, "tokens": {str(token): self.ids[token] for token in leaving}}
+        kept = tuple(None if token in gone else token for token in self.tokens)
+        return replace(self, tokens=kept, evictions=(*self.evictions, record) if leaving else self.evictions)
 
     def save(self, folder: Path) -> Path:
         """Writes `<feature>.json` atomically; returns its path."""
         path = folder / f"{self.feature}.json"
-        write_json(path, {"feature": self.feature, "capacity": self.capacity, "tokens": list(self.tokens)})
+        content: dict[str, Any] = {"feature": self.feature, "capacity": self.capacity, "tokens": list(self.tokens)}
+        write_json(path, content | ({"evictions": list(self.evictions)} if self.evictions else {}))
         return path
 
     @classmethod
@@ -79,25 +125,38 @@ class Vocabulary:
         path = folder / f"{feature}.json"
         content = read_json(path)
         try:
-            vocabulary = cls(str(content["feature"]), tuple(content["tokens"]), int(content["capacity"]))
-        except (KeyError, TypeError, ValueError) as error:
+            vocabulary = cls(
+                str(content["feature"]),
+                tuple(content["tokens"]),
+                int(content["capacity"]),
+                tuple(dict(record) for record in content.get("evictions", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: not a vocabulary: {error!r}", field=feature) from error
-        kinds = {type(token) for token in vocabulary.tokens}
+        held = [token for token in vocabulary.tokens if token is not None]
+        kinds = {type(token) for token in held}
         if not (kinds <= {int} or kinds <= {str}):
             raise DataError(f"{path}: tokens must all be integers or all strings", field=feature)
-        if len(vocabulary.ids) != len(vocabulary.tokens) or len(vocabulary.tokens) > vocabulary.capacity:
+        if len(held) < len(vocabulary.tokens) and not vocabulary.evictions:
+            raise DataError(f"{path}: an id without a token, and no eviction that says why", field=feature)
+        if len(vocabulary.ids) != len(held) or len(vocabulary.tokens) > vocabulary.capacity:
             raise DataError(f"{path}: repeated tokens, or more than the capacity {vocabulary.capacity}", field=feature)
         return vocabulary
 
 
 def fit_vocabulary(
-    feature: str, policy: VocabularyPolicy, values: pa.ChunkedArray | pa.Array, missing: int | str | None = None
+    feature: str,
+    policy: VocabularyPolicy,
+    values: pa.ChunkedArray | pa.Array,
+    missing: int | str | None = None,
+    known: Vocabulary | None = None,
 ) -> Vocabulary:
     """Makes a feature's vocabulary from the values of the fit's rows; see `vocabulary_of_counts`.
 
     Args:
         values: int64 or string, or lists of them; nulls and empty strings are no tokens.
         missing: what stands for null, for a policy with `missing`.
+        known: of a growing policy, the vocabulary so far.
 
     Raises:
         SpecError: the policy lacks what it needs (tokens, a capacity, buckets); the feature is named.
@@ -107,11 +166,16 @@ def fit_vocabulary(
     counts = pc.value_counts(values)
     if isinstance(counts, pa.ChunkedArray):
         counts = counts.combine_chunks()
-    return vocabulary_of_counts(feature, policy, counts.field("values"), np.asarray(counts.field("counts")), missing)
+    return vocabulary_of_counts(feature, policy, counts.field("values"), np.asarray(counts.field("counts")), missing, known)
 
 
 def vocabulary_of_counts(
-    feature: str, policy: VocabularyPolicy, tokens: pa.Array, rows: np.ndarray, missing: int | str | None = None
+    feature: str,
+    policy: VocabularyPolicy,
+    tokens: pa.Array,
+    rows: np.ndarray,
+    missing: int | str | None = None,
+    known: Vocabulary | None = None,
 ) -> Vocabulary:
     """Makes a feature's vocabulary from how often each token came.
 
@@ -122,6 +186,7 @@ def vocabulary_of_counts(
     Args:
         tokens: distinct ones; null and the empty string are no tokens.
         rows: int [tokens].
+        known: of a growing policy, the vocabulary so far: its ids stay, unseen tokens are added while there is room.
 
     Raises:
         SpecError: the policy lacks what it needs (tokens, a capacity, buckets); the feature is named.
@@ -135,15 +200,23 @@ def vocabulary_of_counts(
             raise SpecError(f"feature {feature!r}: a fixed vocabulary needs `tokens` of one type", field=feature)
         return Vocabulary(feature, tuple(policy.tokens), len(policy.tokens))
     first = (missing,) if policy.missing and missing is not None else ()
-    known = tokens.to_pylist()
+    seen = tokens.to_pylist()
     kept = [
         place
-        for place, token in enumerate(known)
+        for place, token in enumerate(seen)
         if token is not None and token != "" and token not in first and rows[place] >= policy.min_frequency
     ]
-    found = (*first, *(known[place] for place in sorted(kept, key=lambda place: (-rows[place], known[place]))))
+    found = (*first, *(seen[place] for place in sorted(kept, key=lambda place: (-rows[place], seen[place]))))
     if policy.policy == "learned":
         return Vocabulary(feature, found, len(found))
     if policy.capacity < 1:
         raise SpecError(f"feature {feature!r}: a growing vocabulary needs a `capacity`", field=feature)
-    return Vocabulary(feature, found[: policy.capacity], policy.capacity)
+    growth = (known or Vocabulary(feature, (), policy.capacity)).grown(found)
+    if growth.refused:
+        log.warning(
+            "vocabulary of %r is full at %d tokens: %d more fall to UNK",
+            feature,
+            growth.vocabulary.capacity,
+            len(growth.refused),
+        )
+    return growth.vocabulary

@@ -11,11 +11,19 @@ import pytest
 from data_exchange_center.release import Release
 from online.stores.open import open_features, open_items, open_scorer, open_users
 from online.stores.ports import FeatureStore, ItemIndex, Scorer, UserStore
+from online.stores.redis_vocabularies import open_vocabularies
+from online.stores.vocabulary_store import VocabularyStore
 from tests.contract.backends import BACKENDS, Backend
 from tests.factories import make_release, make_settings
 from tests.servers import Unavailable
 
-PORTS = {"users": "user_store", "items": "item_index", "features": "feature_store", "scorer": "scorer"}
+PORTS = {
+    "users": "user_store",
+    "vocabularies": "user_store",
+    "items": "item_index",
+    "features": "feature_store",
+    "scorer": "scorer",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,6 +52,11 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def users(backend: Backend) -> Iterator[UserStore]:
     yield from closing(open_users(backend.settings))
+
+
+@pytest.fixture(scope="session")
+def vocabularies(backend: Backend) -> Iterator[VocabularyStore]:
+    yield from closing(open_vocabularies(backend.settings))
 
 
 @pytest.fixture(scope="session")

@@ -37,14 +37,31 @@ def test_integers_stay_integers_on_disk(tmp_path: Path) -> None:
     assert Vocabulary.load(tmp_path, "id") == vocabulary
 
 
-def test_a_growing_vocabulary_keeps_known_ids_and_ends_at_its_capacity() -> None:
+def test_a_growing_vocabulary_keeps_known_ids_and_says_what_found_no_room() -> None:
     policy = VocabularyPolicy(policy="growing", capacity=3)
     vocabulary = fit_vocabulary("brand", policy, pa.array(["a", "a", "b"]))
-    grown = vocabulary.extended(["b", "c", "c"])
-    assert grown.tokens == ("a", "b", "c") and grown.size == vocabulary.size == 5
-    with pytest.raises(SpecError, match="full: 3 of 3") as error:
-        grown.extended(["d"])
-    assert error.value.field == "brand"
+    growth = vocabulary.grown(["b", "c", "c", "d"])
+    assert growth.vocabulary.tokens == ("a", "b", "c") and growth.vocabulary.size == vocabulary.size == 5
+    assert growth.added == {"c": FIRST + 2} and growth.refused == ("d",) and growth.reused == ()
+
+
+def test_a_later_fit_adds_and_never_renumbers() -> None:
+    policy = VocabularyPolicy(policy="growing", capacity=10)
+    first = fit_vocabulary("brand", policy, pa.array(["b", "b", "a"]))
+    later = fit_vocabulary("brand", policy, pa.array(["z", "z", "z", "a"]), known=first)
+    assert later.tokens == ("b", "a", "z")
+
+
+def test_evicted_ids_are_recorded_and_given_out_last(tmp_path: Path) -> None:
+    vocabulary = Vocabulary("brand", ("a", "b", "c"), 4).evict(["b"], "not seen for 90 days", "2026-01-01")
+    assert vocabulary.encode("b") == UNKNOWN and vocabulary.encode("c") == FIRST + 2
+    vocabulary.save(tmp_path)
+    assert Vocabulary.load(tmp_path, "brand") == vocabulary
+    growth = vocabulary.grown(["d", "e", "f"])
+    assert growth.vocabulary.tokens == ("a", "e", "c", "d")
+    assert growth.reused == (FIRST + 1,) and growth.refused == ("f",)
+    with pytest.raises(SpecError, match="holds no 'x'"):
+        vocabulary.evict(["x"], "rule", "2026-01-01")
 
 
 @pytest.mark.parametrize("policy", [{"policy": "fixed"}, {"policy": "hashed"}, {"policy": "growing"}])
@@ -61,6 +78,7 @@ def test_a_policy_without_what_it_needs_names_the_feature(policy: dict[str, str]
         {"feature": "f", "capacity": 2, "tokens": ["a", "a"]},
         {"feature": "f", "capacity": 1, "tokens": ["a", "b"]},
         {"feature": "f", "tokens": ["a"]},
+        {"feature": "f", "capacity": 2, "tokens": ["a", None]},
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: dict[str, object]) -> None:
