@@ -166,7 +166,9 @@ def fit_vocabulary(
     counts = pc.value_counts(values)
     if isinstance(counts, pa.ChunkedArray):
         counts = counts.combine_chunks()
-    return vocabulary_of_counts(feature, policy, counts.field("values"), np.asarray(counts.field("counts")), missing, known)
+    return vocabulary_of_counts(
+        feature, policy, counts.field("values"), np.asarray(counts.field("counts")), missing, known
+    )
 
 
 def vocabulary_of_counts(

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_exchange_center.release import Kind, Release
 from data_exchange_center.settings import Settings
+from offline_to_online.rank.growing_vocabularies import growing_features, load_vocabularies, verify_vocabularies
 from offline_to_online.rank.s1_feature_to_feast import load_features, verify_features
 from offline_to_online.rank.s2_model_to_triton import load_model, verify_model
 from offline_to_online.recall.s1_user_to_redis import load_users, verify_users
@@ -77,8 +78,22 @@ SCORER = Part(
     shared=True,
 )
 
+VOCABULARIES = Part(
+    "vocabularies",
+    "user_store",
+    load=lambda release, stores: load_vocabularies(release, stores.users.vocabularies),
+    verify=lambda release, stores: verify_vocabularies(release, stores.users.vocabularies),
+    held=lambda stores, scene: (),  # ids belong to the scene, not to a release: nothing of them goes with one
+    drop=lambda stores, scene, release: None,
+)
+
 PARTS: dict[Kind, tuple[Part, ...]] = {"chain": (USERS, ITEMS, FEATURES, SCORER), "scorer": (SCORER,)}
 """In the order in which they are applied."""
+
+
+def parts_of(release: Release) -> tuple[Part, ...]:
+    """The parts of a release: those of its kind, after the vocabularies if any of its features has one that grows."""
+    return (*((VOCABULARIES,) if growing_features(release) else ()), *PARTS[release.kind])
 
 
 def open_for(settings: Settings, parts: Sequence[Part]) -> Stores:

@@ -24,7 +24,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.journal import Journal
 from offline_to_online.lock import publish_lock
-from offline_to_online.parts import PARTS, Part, open_for
+from offline_to_online.parts import Part, open_for, parts_of
 from offline_to_online.retention import prune, releases_to_drop
 from online.stores.open import open_users
 from online.stores.ports import Flip, Stores
@@ -52,7 +52,7 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
     """
     started = time.perf_counter()
     release = find_release(settings, release_id)
-    parts = PARTS[release.kind]
+    parts = parts_of(release)
     with publish_lock(settings, f"publish {release.id}"), closing(open_for(settings, parts)) as stores:
         live = stores.users.live(release.scene, POINTER_TIMEOUT_S)
         journal = Journal(settings, release)
@@ -87,7 +87,7 @@ def rollback(settings: Settings, release_id: str = "", *, dry_run: bool = False)
     with publish_lock(settings, f"rollback {release_id}".strip()):
         live, target = rollback_target(settings, release_id)
         release = find_release(settings, target)
-        parts = PARTS[release.kind]
+        parts = parts_of(release)
         plan = [
             f"check that every store still holds {target}",
             f"flip from {live} to {target}",
@@ -154,7 +154,7 @@ def apply(part: Part, release: Release, stores: Stores, journal: Journal) -> dic
 
 def follow(release: Release, stores: Stores) -> None:
     """What people and other programs use by name follows the pointer."""
-    for part in PARTS[release.kind]:
+    for part in parts_of(release):
         part.promote(release, stores)
 
 

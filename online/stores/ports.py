@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_exchange_center.release import Release
+from online.stores.vocabulary_store import VocabularyStore
 
 Id = int | str
 ANSWERS_KEPT = 50_000
@@ -92,7 +93,12 @@ class Flip:
 
 
 class UserStore(ABC):
-    """Users of each release, the release pointer, and events."""
+    """Users of each release, the release pointer, events, and vocabularies that grow online."""
+
+    @property
+    @abstractmethod
+    def vocabularies(self) -> VocabularyStore:
+        """The vocabularies beside the users; they use the same connections and end with this store."""
 
     @abstractmethod
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:

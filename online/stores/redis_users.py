@@ -34,8 +34,11 @@ from online.stores.blocked_items import BlockedItems, new_version
 from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
+from online.stores.redis_keys import answer_key, id_token, key, parse_id
 from online.stores.redis_link import Command, RedisLink, link_to_url
 from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS, WRITE_USERS
+from online.stores.redis_vocabularies import RedisVocabularies
+from online.stores.vocabulary_store import VocabularyStore
 
 ADMIN_TIMEOUT_S = 30.0
 WRITE_BATCH = 512  # profiles a command
@@ -64,6 +67,11 @@ class RedisUsers(UserStore):
         self._positive_above = positive_above
         self._copy = LocalCopy(copies, LIVE)
         self._blocked = BlockedItems(copies)
+        self._vocabularies = RedisVocabularies(link)
+
+    @property
+    def vocabularies(self) -> VocabularyStore:
+        return self._vocabularies
 
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
         token = id_token(user_id)
@@ -254,26 +262,6 @@ class RedisUsers(UserStore):
 
     def close(self) -> None:
         self._link.close()
-
-
-def key(scene: str, *parts: str) -> bytes:
-    """A key of the scene."""
-    return ":".join(("marquee", scene, *parts)).encode()
-
-
-def answer_key(scene: str, request_id: str) -> bytes:
-    """The key of an answered list."""
-    return key(scene, "answer", request_id)
-
-
-def id_token(value: Id) -> bytes:
-    """An id inside of keys, fields and members."""
-    return b"s" + value.encode() if isinstance(value, str) else b"i%d" % value
-
-
-def parse_id(token: bytes) -> Id:
-    """The id that `id_token` spelled."""
-    return token[1:].decode() if token[:1] == b"s" else int(token[1:])
 
 
 def batches(profiles: Iterable[UserProfile], size: int) -> Iterator[list[UserProfile]]:

@@ -14,14 +14,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_exchange_center.errors import StoreError
-from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import FIRST, UNKNOWN, Token, Vocabulary
-from data_exchange_center.workspace import Workspace
-from online.stores.redis_link import RedisLink, link_to_socket, link_to_url
-from online.stores.redis_users import id_token, key, parse_id
+from online.stores.redis_keys import id_token, key, parse_id
+from online.stores.redis_link import RedisLink
 from online.stores.vocabulary_store import MAX_TOKENS, Assigned, VocabularyStore, cleaned, unknown
 
 ADMIN_TIMEOUT_S = 30.0
@@ -109,17 +106,6 @@ return gone
 """
 
 
-def open_vocabularies(settings: Settings) -> VocabularyStore:
-    """The vocabularies beside the users: on the Redis that `stores.user_store` names."""
-    url = settings.stores.user_store
-    if url.startswith("embedded://"):
-        from online.stores.embedded_redis import ensure_running
-
-        folder: Path = Workspace(settings).online
-        return RedisVocabularies(link_to_socket(str(ensure_running(folder))))
-    return RedisVocabularies(link_to_url(url))
-
-
 class RedisVocabularies(VocabularyStore):
     """See the module's docstring for the keys."""
 
@@ -195,9 +181,6 @@ class RedisVocabularies(VocabularyStore):
 
     def drop(self, scene: str, feature: str) -> None:
         self._link.one(("UNLINK", *_keys(scene, feature)), ADMIN_TIMEOUT_S)
-
-    def close(self) -> None:
-        self._link.close()
 
     def _all(self, names: bytes) -> dict[Token, int]:
         """Every token and its id: a scan may bring one twice, and misses none that was there when it began."""

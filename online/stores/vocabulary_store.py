@@ -89,9 +89,6 @@ class VocabularyStore(ABC):
     def drop(self, scene: str, feature: str) -> None:
         """Removes a vocabulary; one that is not there is no error."""
 
-    @abstractmethod
-    def close(self) -> None: ...
-
 
 def cleaned(token: object) -> Token | None:
     """A token as vocabularies keep it; None for what is no token.

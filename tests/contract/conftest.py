@@ -11,7 +11,6 @@ import pytest
 from data_exchange_center.release import Release
 from online.stores.open import open_features, open_items, open_scorer, open_users
 from online.stores.ports import FeatureStore, ItemIndex, Scorer, UserStore
-from online.stores.redis_vocabularies import open_vocabularies
 from online.stores.vocabulary_store import VocabularyStore
 from tests.contract.backends import BACKENDS, Backend
 from tests.factories import make_release, make_settings
@@ -56,7 +55,8 @@ def users(backend: Backend) -> Iterator[UserStore]:
 
 @pytest.fixture(scope="session")
 def vocabularies(backend: Backend) -> Iterator[VocabularyStore]:
-    yield from closing(open_vocabularies(backend.settings))
+    for users in closing(open_users(backend.settings)):
+        yield users.vocabularies
 
 
 @pytest.fixture(scope="session")

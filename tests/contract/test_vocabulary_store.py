@@ -11,7 +11,7 @@ import pytest
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.vocabulary import FIRST, UNKNOWN, Vocabulary
 from online.pipeline.online_vocabulary import OnlineVocabulary
-from online.stores.redis_vocabularies import open_vocabularies
+from online.stores.open import open_users
 from online.stores.vocabulary_store import MAX_TOKEN_BYTES, VocabularyStore, cleaned
 from tests.contract.backends import Backend
 
@@ -91,12 +91,14 @@ def test_no_id_twice_and_no_gap_whoever_asks_at_the_same_time(backend: Backend, 
     seen: list[dict[int, int]] = []
 
     def ask(number: int) -> None:
-        own, random = open_vocabularies(backend.settings), np.random.default_rng(number)
+        users, random = open_users(backend.settings), np.random.default_rng(number)
         known: dict[int, int] = {}
         for _ in range(40):
             tokens = random.integers(0, 200, 20).tolist()
-            known |= dict(zip(tokens, own.assign(SCENE, FEATURE, tokens, SECONDS).ids.tolist(), strict=True))
-        own.close()
+            known |= dict(
+                zip(tokens, users.vocabularies.assign(SCENE, FEATURE, tokens, SECONDS).ids.tolist(), strict=True)
+            )
+        users.close()
         seen.append(known)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
