@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from data_exchange_center.workspace import atomic_path
 from offline.figures import COLOURS, axes, picture
 
-TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
+TEMPLATE = "report.html.j2"
 
 
 def write_report(
@@ -41,8 +41,10 @@ def write_report(
     for name, data in pictures.items():
         with atomic_path(folder / f"{name}.png") as temporary:
             temporary.write_bytes(data)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    target = folder / "report.html"
+    write_page(
+        target,
+        TEMPLATE,
         title=title,
         manifest=manifest,
         rank=ranking["rank"],
@@ -51,10 +53,17 @@ def write_report(
         union=recall.get("union", {}),
         pictures={name: base64.b64encode(data).decode() for name, data in pictures.items()},
     )
-    target = folder / "report.html"
+    return target
+
+
+def write_page(target: Path, template: str, **values: Any) -> None:
+    """Fills in a template of this folder, atomically; a value that the template misses is an error."""
+    loader = jinja2.FileSystemLoader(Path(__file__).resolve().parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = lambda value: f"{value:.4f}" if isinstance(value, float) else value
+    page = environment.get_template(template).render(**values)
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return target
 
 
 def recall_figure(recall: Mapping[str, Any]) -> Figure | None:
