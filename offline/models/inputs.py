@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from offline.models.kernels import field_sums
 from offline.models.layers import Projections, Sides, WeightedNumbers, fm_pooling
 from offline.models.trunk import Assembled, Fields, Shape
 
@@ -107,18 +108,14 @@ class FmPooling(nn.Module):
 
     def forward(self, inputs: Assembled) -> Tensor:
         """Pairwise products of all fields, summed, per dimension: [*i, size]."""
-        user_sum, user_squares = _sums(self.user_projections(inputs.user_fields.blocks))
-        item_sum, item_squares = _sums(self.item_projections(inputs.item_fields.blocks))
+        user_sum, user_squares = field_sums(self.user_projections(inputs.user_fields.blocks))
+        item_sum, item_squares = field_sums(self.item_projections(inputs.item_fields.blocks))
         if self.numbers:
             added, squares = self.user_weighted(inputs.numbers.user)
             user_sum, user_squares = user_sum + added, user_squares + squares
             added, squares = self.item_weighted(inputs.numbers.item)
             item_sum, item_squares = item_sum + added, item_squares + squares
         return fm_pooling(user_sum + item_sum, user_squares + item_squares)
-
-
-def _sums(fields: Tensor) -> tuple[Tensor, Tensor]:
-    return fields.sum(-2), fields.square().sum(-2)
 
 
 class FieldMatrix(nn.Module):

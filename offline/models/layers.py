@@ -7,11 +7,14 @@ What depends on one side only is computed on that side only, so a request pays f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from offline.models.kernels import linear_relu
 
 
 class Sides(NamedTuple):
@@ -38,9 +41,14 @@ class TwoSidedLinear(nn.Module):
             self.item.weight.copy_(whole.weight[:, user_size:])
             self.item.bias.copy_(whole.bias)
 
-    def forward(self, block: Sides) -> Tensor:
-        item: Tensor = self.item(block.item)
-        return item if self.user is None else item + self.user(block.user)
+    def forward(self, block: Sides, relu: bool = False) -> Tensor:
+        """([*u, user_size], [*i, item_size]) -> [*i, out], cut at zero if asked for."""
+        if self.user is None and relu:
+            return linear_relu(block.item, self.item.weight, self.item.bias)
+        made: Tensor = self.item(block.item)
+        if self.user is not None:
+            made = made + self.user(block.user)
+        return functional.relu(made) if relu else made
 
 
 class Mlp(nn.Module):
@@ -56,12 +64,19 @@ class Mlp(nn.Module):
         super().__init__()
         self.first = TwoSidedLinear(user_size, item_size, hidden[0])
         layers: list[nn.Module] = []
-        for before, size in zip(hidden, [*hidden[1:], 1], strict=True):
-            layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(before, size)]
-        self.rest = nn.Sequential(*layers)
+        for before, size in pairwise(hidden):
+            layers += [nn.Dropout(dropout), LinearRelu(before, size)]
+        self.rest = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden[-1], 1))
 
     def forward(self, block: Sides) -> Tensor:
-        return self.rest(self.first(block)).squeeze(-1)
+        return self.rest(self.first(block, relu=True)).squeeze(-1)
+
+
+class LinearRelu(nn.Linear):
+    """A linear layer and the ReLU behind it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return linear_relu(inputs, self.weight, self.bias)
 
 
 class Projections(nn.Module):

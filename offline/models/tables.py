@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data_exchange_center.vocabulary import PADDING
+from offline.models.kernels import look_up
 
 DEVIATION = 0.05  # of a fresh embedding; first-order weights begin at zero
 
@@ -49,11 +50,8 @@ class EmbeddingTables(nn.Module):
 
     def look_up(self, size: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and first-order weights of rows of the table of one size: [*] -> [*, size], [*, 1] ([*, 0] without)."""
-        found = self.sizes[str(size)](rows)
-        if not self.first_order:
-            return found, found[..., :0]
-        vectors, weights = found.split([size, 1], -1)
-        return vectors, weights
+        weight: Tensor = self.sizes[str(size)].weight  # type: ignore[assignment]
+        return look_up(weight, rows, size)
 
     def of(self, owner: str) -> Tensor:
         """An owner's part of its table, without padding: a view [ids - 1, size (+ 1 for weights)]."""
