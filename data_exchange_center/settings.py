@@ -60,11 +60,18 @@ class FeatureSettings(Section):
         description="name of a feature spec in data_exchange_center/feature_specs, or a path; the dataset's own if empty",
     )
     engine: Literal["duckdb", "spark"] = "duckdb"
+    max_age_hours: float = Field(
+        0.0, ge=0, description="features older than this count as stale; 0: never, for an archived log"
+    )
     history_length: int = Field(50, ge=1, le=500)
     clock: Literal["wall", "user_last"] = Field(
         "user_last",
         description="what `now` is when a request brings none: wall for a live log, user_last for an archive",
     )
+
+    def stale(self, as_of: int, now: float) -> bool:
+        """Whether features as of a moment are older than they may be at another (unix seconds)."""
+        return 0 < self.max_age_hours * 3600 < now - as_of
 
 
 class RecallSettings(Section):
@@ -98,6 +105,9 @@ class StoreSettings(Section):
     item_index: str = Field("embedded://", description="embedded:// or http(s)://")
     feature_store: str = Field("embedded://", description="embedded:// or redis://, rediss://")
     scorer: str = Field("embedded://", description="embedded:// or grpc://, grpcs://")
+    feature_server: str = Field(
+        "", description="URL of Feast's HTTP feature server; publishing checks it when it is set, answers never need it"
+    )
     ca_file: str = Field(
         "", description="PEM of the authority that signed the servers' certificates; the system's if empty"
     )

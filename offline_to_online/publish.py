@@ -25,6 +25,7 @@ from data_exchange_center.step import parser, run_step
 from offline_to_online.journal import Journal
 from offline_to_online.lock import publish_lock
 from offline_to_online.parts import Part, open_for, parts_of
+from offline_to_online.rank.s1_feature_to_feast import verify_over_http
 from offline_to_online.retention import prune, releases_to_drop
 from online.stores.open import open_users
 from online.stores.ports import Flip, Stores
@@ -43,7 +44,7 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
 
     Returns:
         release, previous (what was live before it), flipped, seconds, stores{users, items, features, scorer; a scorer release
-        has the last alone}, dropped; with `dry_run` also `plan`.
+        has the last alone; feature_server, when the settings name one}, dropped; with `dry_run` also `plan`.
 
     Raises:
         ReleaseError: no such release, or its checksums do not hold.
@@ -56,15 +57,22 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
     with publish_lock(settings, f"publish {release.id}"), closing(open_for(settings, parts)) as stores:
         live = stores.users.live(release.scene, POINTER_TIMEOUT_S)
         journal = Journal(settings, release)
-        plan = planned(release, live, parts, journal, releases_to_drop(settings, stores, parts, release.id))
+        served = bool(settings.stores.feature_server) and release.kind == "chain"
+        plan = planned(release, live, parts, journal, releases_to_drop(settings, stores, parts, release.id), served)
         for number, line in enumerate(plan, start=1):
             log.info("  %d. %s", number, line)
         if dry_run:
             return {"release": release.id, "previous": live, "flipped": False, "plan": plan, "stores": {}}
         results = {part.name: apply(part, release, stores, journal) for part in parts}
+        if settings.features.stale(results.get("features", {}).get("as_of", time.time()), time.time()):
+            log.warning("%s: its features are older than features.max_age_hours allows", release.id)
+        if served:
+            results["feature_server"] = verify_over_http(release, settings)
         stores.users.flip(release.scene, release.id, live)
         previous = previous_release(stores.users.history(release.scene), release.id) or None
         follow(release, stores)
+        if served:
+            results["feature_server"]["stable_names"] = stable_names_follow(release, settings)
         dropped = prune(settings, stores, parts)
         journal.close()
     return {
@@ -125,12 +133,15 @@ def rollback_target(settings: Settings, release_id: str) -> tuple[str | None, st
     return live, target
 
 
-def planned(release: Release, live: str | None, parts: Sequence[Part], journal: Journal, drop: list[str]) -> list[str]:
-    """The plan in words."""
+def planned(
+    release: Release, live: str | None, parts: Sequence[Part], journal: Journal, drop: list[str], served: bool
+) -> list[str]:
+    """The plan in words; `served`: an HTTP feature server is asked too."""
     lines = []
     for part in parts:
         done = part.name in journal.done
         lines.append(f"{part.name}: {'verify what was written before' if done else 'load and verify'}")
+    lines += ["feature_server: compare what it answers"] if served else []
     lines.append(
         f"flip from {live} to {release.id}" if live != release.id else f"{release.id} is live already: no flip"
     )
@@ -156,6 +167,16 @@ def follow(release: Release, stores: Stores) -> None:
     """What people and other programs use by name follows the pointer."""
     for part in parts_of(release):
         part.promote(release, stores)
+
+
+def stable_names_follow(release: Release, settings: Settings) -> bool:
+    """Whether the feature server answers from this release under the stable names. It is live by now, so that this only warns."""
+    try:
+        verify_over_http(release, settings, stable=True)
+    except StoreError as error:
+        log.warning("%s is live, but the stable names do not follow: %s", release.id, error.message)
+        return False
+    return True
 
 
 def previous_release(history: list[Flip], live: str | None) -> str:

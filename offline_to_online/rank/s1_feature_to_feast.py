@@ -1,7 +1,8 @@
 """Step 1 of the ranking sync: raw features of users and items into the feature store, and read back.
 
 Entities, views and services come from the release's feature spec. They lie beside the live release's; the stable services
-`ml_user` and `ml_item` follow only when the release goes live.
+`ml_user` and `ml_item` follow only when the release goes live. What was written is read back through Feast's SDK, as servers
+read it, and, when `stores.feature_server` names one, through the HTTP feature server.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.lock import publish_lock
 from offline_to_online.profiles import sample_rows
+from offline_to_online.rank.feature_server import verify_feature_server
 from online.stores.open import open_features
 from online.stores.ports import FeatureRows, FeatureStore
 from online.stores.stored_features import id_types, numpy_column, stored_column, stored_features
@@ -50,7 +52,14 @@ def verify_features(release: Release, features: FeatureStore, sample: int = SAMP
     same_rows("user", users, c.USER_ID, spec.user_features, joined(read))
     items = release.table("item_features")
     same_rows("item", items, c.ITEM_ID, spec.item_features, features.items(release.id, items[c.ITEM_ID].to_pylist()))
-    return {"verified_users": users.num_rows, "verified_items": items.num_rows}
+    as_of = int(items[c.TIMESTAMP].to_numpy().max(initial=0))
+    return {"verified_users": users.num_rows, "verified_items": items.num_rows, "as_of": as_of}
+
+
+def verify_over_http(release: Release, settings: Settings, *, stable: bool = False) -> dict[str, Any]:
+    """The same through the HTTP feature server that the settings name; nothing when they name none."""
+    url, ca_file = settings.stores.feature_server, settings.stores.ca_file
+    return dict(verify_feature_server(release, url, stable=stable, ca_file=ca_file)) if url else {}
 
 
 def same_rows(entity: str, table: pa.Table, key: str, features: list[Feature], found: FeatureRows) -> None:
@@ -88,7 +97,8 @@ def sync_features(settings: Settings, release_id: str = "") -> dict[str, Any]:
     with publish_lock(settings, f"s1_feature_to_feast {release.id}"):
         features = open_features(settings)
         try:
-            return {"release": release.id, **load_features(release, features), **verify_features(release, features)}
+            loaded = {**load_features(release, features), **verify_features(release, features)}
+            return {"release": release.id, **loaded, **verify_over_http(release, settings)}
         finally:
             features.close()
 

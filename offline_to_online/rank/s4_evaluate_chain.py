@@ -12,7 +12,8 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from data_exchange_center import columns as c
+from data_exchange_center.candidates import union
 from data_exchange_center.list_metrics import list_metrics, per_user
 from data_exchange_center.programs import run_program
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, read_table, write_json
-from online.pipeline.context import RequestContext
+from online.pipeline.context import Part, RequestContext
 from online.pipeline.filters import eligible_items
 from online.pipeline.query import Query
 from online.pipeline.recall import find_candidates
@@ -94,15 +96,8 @@ def evaluate(settings: Settings, seeds: int) -> dict[str, Any]:
 def judge(settings: Settings, release: Release) -> dict[str, Any]:
     """One release's figures: those in its manifest, and the chain's."""
     metrics = release.manifest["metrics"]
-    with tempfile.TemporaryDirectory(prefix="marquee-evaluate-") as folder:
-        own = own_stores(settings, Path(folder))
-        run_program("offline_to_online/publish.py", ["--release", release.id], own)
-        stores = open_stores(own)
-        try:
-            chain = judge_chain(own, load_view(own, release.id), stores, held_out(settings))
-        finally:
-            stores.close()
-            stop_redis(Workspace(own).online)
+    with published_alone(settings, release) as (own, stores):
+        chain = judge_chain(own, load_view(own, release.id), stores, held_out(settings))
     return {
         "release": release.id,
         "rank": numbers(metrics["rank"]),
@@ -110,6 +105,22 @@ def judge(settings: Settings, release: Release) -> dict[str, Any]:
         "popularity": numbers(metrics["recall"]["popularity"]),
         **chain,
     }
+
+
+@contextmanager
+def published_alone(settings: Settings, release: Release) -> Iterator[tuple[Settings, Stores]]:
+    """The release, published to embedded stores of its own that go away in the end."""
+    with tempfile.TemporaryDirectory(prefix="marquee-evaluate-") as folder:
+        own = own_stores(settings, Path(folder))
+        try:
+            run_program("offline_to_online/publish.py", ["--release", release.id], own)
+            stores = open_stores(own)
+            try:
+                yield own, stores
+            finally:
+                stores.close()
+        finally:
+            stop_redis(Workspace(own).online)
 
 
 def own_stores(settings: Settings, folder: Path) -> Settings:
@@ -132,9 +143,19 @@ def held_out(settings: Settings) -> dict[int | str, list[int | str]]:
 
 
 def judge_chain(
-    settings: Settings, view: ReleaseView, stores: Stores, positives: Mapping[int | str, Sequence[int | str]]
+    settings: Settings,
+    view: ReleaseView,
+    stores: Stores,
+    positives: Mapping[int | str, Sequence[int | str]],
+    *,
+    without: frozenset[Part] = frozenset(),
+    channels: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Asks the chain for every user with held-out positives.
+
+    Args:
+        without: parts that the given stores do not answer, and that every list therefore does without.
+        channels: recall channels that may propose; empty: all.
 
     Returns:
         chain, union, interval (of the bootstrap over users), and missed: where held-out positives were lost, as shares of
@@ -146,7 +167,7 @@ def judge_chain(
     fate = dict.fromkeys(("found", "not_indexed", "filtered", "not_retrieved", "cut_before_scoring", "ranked_low"), 0)
     started = time.perf_counter()
     for user, items in tqdm(positives.items(), desc="chain", unit="user", mininterval=1.0):
-        query = Query(user_id=user, size=policy.prerank_size)
+        query = Query(user_id=user, size=policy.prerank_size, channels=channels)
         context = RequestContext(view, request_id=f"evaluate-{user}", budget=BUDGET_S)
         visitor = read_visitor(context, stores.users, policy.scene, query)
         eligible = eligible_items(view, visitor.unwanted, query.filters)
@@ -154,13 +175,13 @@ def judge_chain(
             context, stores.items, visitor, query, eligible, policy.per_channel, policy.prerank_size
         )
         answer = recommend(context, stores, query, policy)
-        if context.degraded:
-            raise RuntimeError(f"user {user}: a store was away during the evaluation: {context.degraded}")
+        if set(context.degraded) != without:
+            raise RuntimeError(f"user {user}: made without {context.degraded}, not without {sorted(without)}")
         wanted = np.array([view.item_rows[item] for item in items if item in view.item_rows], np.int32)
         fate["not_indexed"] += len(items) - len(wanted)
         lists.append((answer.rows, wanted))
         unions.append((proposed.rows, wanted))
-        retrieved = np.concatenate([hits.rows for hits in proposed.hits])
+        retrieved = union(hits.rows for hits in proposed.hits)
         for row in wanted.tolist():
             fate[_fate(row, answer.rows, proposed.rows, retrieved, eligible)] += 1
     seconds = time.perf_counter() - started

@@ -68,6 +68,18 @@ UPLOAD_SECONDS = Histogram(
     buckets=(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
     registry=REGISTRY,
 )
+FEATURE_AGE = Gauge(
+    "marquee_feature_age_seconds",
+    "Time since the moment as of which the live release's features hold.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+FEATURES_STALE = Gauge(
+    "marquee_features_stale",
+    "1 when that is longer than `features.max_age_hours` allows; stores do not expire features by themselves.",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
 RELEASE_LOADS = Counter(
     "marquee_release_loads",
     "Releases loaded after a flip of the pointer: ok or failed.",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -211,6 +212,14 @@ class Runtime:
             return pointer(users, scene, self.budget)
         finally:  # reading the pointer brings the blocked items up to date
             metrics.BLOCKED_ITEMS.set(len(users.blocked_copy(scene)))
+            self._tell_age()
+
+    def _tell_age(self) -> None:
+        view = self._lists.current() if self._lists is not None else None
+        if view is not None:
+            now = time.time()
+            metrics.FEATURE_AGE.set(now - view.snapshot)
+            metrics.FEATURES_STALE.set(self.settings.features.stale(view.snapshot, now))
 
     def _changed(self, scene: str, release: str, loaded: bool) -> None:
         _count_load(scene, release, loaded)

@@ -66,3 +66,11 @@ def test_a_program_started_with_settings_sees_exactly_these(tmp_path: Path, monk
         **{"seed": 4, "serve.log_answers": False, "data.store": str(tmp_path), "split.holdout": "none"}
     )
     assert load_settings(environment=environment_for(settings)) == settings
+
+
+def test_features_are_stale_only_when_an_age_is_set_and_exceeded() -> None:
+    day = 86_400.0
+    assert not load_settings(environment={}).features.stale(0, 10**9), "an archived log is never stale"
+    daily = load_settings(environment={"MARQUEE_FEATURES__MAX_AGE_HOURS": "24"}).features
+    assert not daily.stale(1000, 1000 + day)
+    assert daily.stale(1000, 1001 + day)

@@ -117,12 +117,37 @@ def test_without_the_scorer_the_merged_order_decides(int_chain: Chain) -> None:
     assert (np.diff(merged[found]) <= 1e-5).all()
 
 
-def test_a_degraded_answer_over_http_is_200_and_counted(int_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int_chain.stores.scorer, "score", Away(None, GONE, "score").score)
-    answer = int_chain.client.post("/ml/rec", json={"userid": 1, "size": 5})
+FAILING: dict[Part, tuple[str, str]] = {
+    "user_store": ("users", "read"),
+    "item_index": ("items", "search"),
+    "user_features": ("features", "user"),
+    "item_features": ("features", "items"),
+    "scorer": ("scorer", "score"),
+    "recall": ("items", "search"),
+}
+
+
+def counted(chain: Chain, part: Part) -> float:
+    text = chain.client.get("/metrics").get_data(as_text=True)
+    found = [line for line in text.splitlines() if line.startswith(f'marquee_degraded_total{{part="{part}"}}')]
+    return float(found[0].split()[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("part", FAILING)
+def test_every_rung_is_answered_with_200_told_and_counted(
+    int_chain: Chain, monkeypatch: pytest.MonkeyPatch, part: Part
+) -> None:
+    port, method = FAILING[part]
+    before = counted(int_chain, part)
+    monkeypatch.setattr(getattr(int_chain.stores, port), method, getattr(Away(None, GONE, method), method))
+    body: dict[str, Any] = {"userid": int_chain.view.tables.any_user(), "size": 5}
+    if part == "recall":
+        body["channels"] = ["vector", "term"]
+    answer = int_chain.client.post("/ml/rec", json=body)
     assert answer.status_code == 200
-    assert answer.get_json()["degraded"] == ["scorer"]
-    assert 'marquee_degraded_total{part="scorer"}' in int_chain.client.get("/metrics").get_data(as_text=True)
+    assert len(answer.get_json()["item_list"]) == 5
+    assert part in answer.get_json()["degraded"]
+    assert counted(int_chain, part) == before + 1
 
 
 def test_events_are_refused_when_they_cannot_be_kept(int_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

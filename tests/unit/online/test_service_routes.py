@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,11 @@ def test_a_failed_publish_says_why(int_chain: Chain, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("body", [{"release": 1}, {"release": ""}, {"other": "x"}, []])
 def test_admin_bodies_are_checked(int_chain: Chain, body: Any) -> None:
     assert int_chain.client.post("/admin/publish", json=body, headers=BEARER).status_code == 400
+
+
+def test_the_age_of_the_features_is_told(int_chain: Chain) -> None:
+    int_chain.client.post("/admin/reload", json={}, headers=BEARER)
+    text = int_chain.client.get("/metrics").get_data(as_text=True)
+    age = next(float(line.split()[1]) for line in text.splitlines() if line.startswith("marquee_feature_age_seconds "))
+    assert age == pytest.approx(time.time() - int_chain.view.snapshot, abs=60)
+    assert "marquee_features_stale 0.0" in text
