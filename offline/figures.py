@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,22 @@ def save_figure(path: Path, figure: Figure) -> None:
     data = picture(figure)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def calibration_figure(bins: Sequence[Mapping[str, Any]], title: str) -> Figure | None:
+    """Predicted against observed rates; the size of a point tells its rows.
+
+    Args:
+        bins: of `offline.training.metrics.calibration_curve`.
+    """
+    if not bins:
+        return None
+    figure, chart = axes(title, "predicted", "observed")
+    predicted, observed = ([entry[name] for entry in bins] for name in ("predicted", "observed"))
+    largest, limit = max(entry["rows"] for entry in bins), min(1.0, 1.1 * max(*predicted, *observed, 1e-3))
+    chart.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+    chart.plot(predicted, observed, color=COLOURS[0])
+    chart.scatter(predicted, observed, s=[20 + 120 * entry["rows"] / largest for entry in bins], color=COLOURS[0])
+    chart.set_xlim(0, limit)
+    chart.set_ylim(0, limit)
+    return figure

@@ -127,6 +127,7 @@ class EncodedParts:
         self.config, self.rows, self.prepared = config, rows, prepared
         self.encoder = FittedEncoder.load(encoder, rows.spec)
         self._encoder_sha256 = sha256(encoder / "encoder.json")
+        self._cached: dict[Part, CachedRows] = {}
 
     def epochs(self) -> Epochs:
         """Training batches: all rows in a random order for each epoch, or streamed through a shuffle buffer.
@@ -172,8 +173,12 @@ class EncodedParts:
 
     def cached(self, part: Part) -> CachedRows:
         """A part's encoded rows on disk; made when they are not there."""
-        key = digest([self._encoder_sha256, self.rows.key(part), self._by_fold(part)])
-        return self.encoded(part, READ_ROWS).cache(self.prepared / f"rows-{key}")
+        if part not in self._cached:
+            key = digest([self._encoder_sha256, self.rows.key(part), self._by_fold(part)])
+            folder = self.prepared / f"rows-{key}"
+            there = folder.exists()  # then its rows need no encoder, which takes a while to load
+            self._cached[part] = CachedRows(folder) if there else self.encoded(part, READ_ROWS).cache(folder)
+        return self._cached[part]
 
     def _by_fold(self, part: Part) -> bool:
         """Whether these rows made the target tables: their encodings are then out of fold."""

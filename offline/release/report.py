@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from data_exchange_center.workspace import atomic_path
-from offline.figures import COLOURS, axes, picture
+from offline.figures import COLOURS, axes, calibration_figure, picture
 
 TEMPLATE = "report.html.j2"
 
@@ -33,7 +33,7 @@ def write_report(
     figures = {
         "recall": recall_figure(recall),
         "epochs": epochs_figure(ranking.get("curves", {}).get("epochs", [])),
-        "calibration": calibration_figure(ranking.get("calibration", [])),
+        "calibration": calibration_figure(ranking.get("calibration", []), "Calibration of like, test rows"),
         "scores": scores_figure(ranking.get("score_histogram", {})),
         "importance": importance_figure(ranking.get("importance", [])),
     }
@@ -107,23 +107,6 @@ def epochs_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure | None:
         right.spines["top"].set_visible(False)
         lines = [*chart.get_lines(), *right.get_lines()]
         chart.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize=8, loc="center right")
-    return figure
-
-
-def calibration_figure(bins: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Predicted against observed rates of the `like` head on the test rows."""
-    if not bins:
-        return None
-    figure, chart = axes("Calibration of like, test rows", "predicted", "observed")
-    chart.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-    largest = max(entry["rows"] for entry in bins)
-    chart.plot([entry["predicted"] for entry in bins], [entry["observed"] for entry in bins], color=COLOURS[0])
-    sizes = [20 + 120 * entry["rows"] / largest for entry in bins]
-    chart.scatter(
-        [entry["predicted"] for entry in bins], [entry["observed"] for entry in bins], s=sizes, color=COLOURS[0]
-    )
-    chart.set_xlim(0, 1)
-    chart.set_ylim(0, 1)
     return figure
 
 

@@ -53,7 +53,7 @@ def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
     config = files_config(files, tmp_path / "killed", **values)
     step = Trainer._step
 
-    def deadly(self: Trainer, group: list) -> None:  # type: ignore[type-arg]
+    def deadly(self: Trainer, group: list) -> None:
         step(self, group)
         if self.progress.step == 19:
             raise KeyboardInterrupt
@@ -126,6 +126,6 @@ def test_runs_share_what_they_prepared_only_while_the_files_are_the_same(files: 
         ({"training.group": "c9"}, "c9"),
     ],
 )
-def test_what_cannot_work_is_named(files: Path, tmp_path: Path, values: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_what_cannot_work_is_named(files: Path, tmp_path: Path, values: dict, message: str) -> None:
     with pytest.raises(MarqueeError, match=message):
         train_run(files_config(files, tmp_path, **values))
