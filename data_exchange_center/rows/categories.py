@@ -27,12 +27,16 @@ def category_ids(texts: pa.Array) -> pa.Array:
     """
     values = _as_binary(texts)
     lengths, starts, data = _layout(values)
-    plain = len(data) and bool(np.all((lengths == 8) | (lengths == 0)))
-    if plain and not (values.null_count and lengths[values.is_null()].any()):
-        numbers, good = _eight_digits(data)
-        if good:
-            return spread(numbers.view(np.int64), lengths != 0, (starts - starts[0]) // 8)
-    return _any_text(values)
+    longest = int(lengths.max(initial=0))
+    if longest > 16 or not _HEXADECIMAL_BYTE[data].all() or (values.null_count and lengths[values.is_null()].any()):
+        return _any_text(values)
+    there = lengths != 0
+    if longest == 8 and bool((lengths[there] == 8).all()):
+        return spread(_eight_digits(data).view(np.int64), there, (starts - starts[0]) // 8)
+    digits = _right_aligned(lengths, starts - starts[:1], data)
+    high, low = _eight_digits(digits[:, :8]), _eight_digits(digits[:, 8:])
+    numbers = (high << np.uint64(32)) | low
+    return spread(numbers.view(np.int64), there, np.arange(len(there)))
 
 
 def spread(dense: np.ndarray, there: np.ndarray, places: np.ndarray) -> pa.Array:
@@ -79,21 +83,29 @@ def _layout(values: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.diff(ends), ends[:-1], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
 
 
-def _eight_digits(data: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Values of texts of 8 hexadecimal digits that lie one after the other, and whether all of them are such.
+def _right_aligned(lengths: np.ndarray, starts: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Texts of up to 16 digits with zeros before them, [rows, 16]."""
+    if len(data) == 16 * len(lengths):
+        return data.reshape(-1, 16)
+    digits = np.full(16 * len(lengths), ord("0"), np.uint8)
+    shift = 16 * np.arange(1, len(lengths) + 1) - lengths - starts  # of each text, from `data` to `digits`
+    digits[np.arange(len(data)) + np.repeat(shift, lengths)] = data
+    return digits.reshape(-1, 16)
+
+
+def _eight_digits(data: np.ndarray) -> np.ndarray:
+    """Values of texts of 8 hexadecimal digits each, uint64.
 
     All 8 digits of a text are worked on at once, as the bytes of one 64-bit word.
     """
     words = np.frombuffer(np.ascontiguousarray(data), "<u8")
-    if not _HEXADECIMAL_BYTE[data].all():
-        return words, False
     digits = (words & np.uint64(0x0F0F0F0F0F0F0F0F)) + np.uint64(9) * (
         (words >> np.uint64(6)) & np.uint64(0x0101010101010101)
     )
     digits = digits.byteswap()  # the first digit is the highest
     digits = (digits | (digits >> np.uint64(4))) & np.uint64(0x00FF00FF00FF00FF)
     digits = (digits | (digits >> np.uint64(8))) & np.uint64(0x0000FFFF0000FFFF)
-    return (digits | (digits >> np.uint64(16))) & np.uint64(0x00000000FFFFFFFF), True
+    return (digits | (digits >> np.uint64(16))) & np.uint64(0x00000000FFFFFFFF)
 
 
 _HEXADECIMAL_BYTE = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdefABCDEF", np.uint8))

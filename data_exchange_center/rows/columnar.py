@@ -28,7 +28,7 @@ from data_exchange_center.rows.faults import Faults, MalformedRow, report
 from data_exchange_center.rows.schema import ARROW, RowColumn, RowSchema
 from data_exchange_center.rows.values import finite, judged, not_a, salvage, shape_lists, shape_scalars, shown
 
-BATCH = 32_768  # rows of a Parquet file that are decoded at once
+BATCH = 16_384  # rows of a Parquet file that are decoded at once; more are faster and take more memory
 types = pa.types
 
 
@@ -118,10 +118,10 @@ class ParquetRows:
             self.pieces = [self.metadata.row_group(place).num_rows for place in groups]
         self.schema = schema_in_file(found, schema, self.source)
 
-    def batches(self, piece: int) -> Iterator[pa.RecordBatch]:
-        """The row group's columns as they are in the file, in batches."""
+    def batches(self, piece: int, rows: int = BATCH) -> Iterator[pa.RecordBatch]:
+        """The row group's columns as they are in the file, in batches of so many rows at most."""
         with readable("Parquet", self.source):
-            yield from self._file.iter_batches(BATCH, row_groups=[piece], columns=self.schema.names, use_threads=False)
+            yield from self._file.iter_batches(rows, row_groups=[piece], columns=self.schema.names, use_threads=False)
 
 
 class OrcRows:
@@ -146,8 +146,8 @@ class OrcRows:
         first = self.schema.names[:1]
         return [len(self._file.read_stripe(stripe, columns=first)) for stripe in range(self._file.nstripes)]
 
-    def batches(self, piece: int) -> Iterator[pa.RecordBatch]:
-        """The stripe's columns as they are in the file, in one batch."""
+    def batches(self, piece: int, rows: int = BATCH) -> Iterator[pa.RecordBatch]:
+        """The stripe's columns as they are in the file, in one batch whatever it has."""
         with readable("ORC", self.source):
             yield self._file.read_stripe(piece, columns=self.schema.names)
 

@@ -26,6 +26,7 @@ from data_exchange_center.rows.parser import GZIP, TextFormat, columnar_format, 
 from data_exchange_center.rows.schema import RowSchema
 
 STRETCH = 1 << 21  # bytes of a text file that make a piece
+DECODED = 1 << 16  # rows of a row group that are decoded at once
 HEAD = 1 << 16  # bytes from which a text's format is told
 FORMATS = ("auto", "tsv", "slot", "parquet", "orc")
 
@@ -87,7 +88,7 @@ class ColumnarFile(RowFile):
         )  # for each piece anew, since threads must not share one
         stop = self._rows[piece] if stop is None else stop
         place = 0
-        for batch in opened.batches(piece):
+        for batch in opened.batches(piece, DECODED):
             part = batch.slice(max(first - place, 0), max(min(stop, place + len(batch)) - max(first, place), 0))
             start = max(first, place)
             place += len(batch)

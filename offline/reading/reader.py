@@ -294,6 +294,7 @@ class _Stream:
         self._chunks = in_order(tasks, workers=reader._workers, ahead=reader._prefetch)
         self._drop = start.used  # sound rows still to be passed over
         self._current: pa.RecordBatch = reader.schema.empty()
+        self._place = 0  # of the next row in it
         self._position = replace(start, window=0, taken=0)
         self._used = start.used
 
@@ -306,10 +307,10 @@ class _Stream:
         self.before = self.position()
         parts, missing = [], rows
         while missing:
-            if not len(self._current) and not self._advance():
+            if self._place == len(self._current) and not self._advance():
                 break
-            part = self._current.slice(0, missing)
-            self._current = self._current.slice(len(part))
+            part = self._current.slice(self._place, missing)
+            self._place += len(part)
             self._used += len(part)
             missing -= len(part)
             parts.append(part)
@@ -327,8 +328,8 @@ class _Stream:
             self._enter(number + self._start.share, chunk)
             passed = min(self._drop, len(chunk.batch))
             self._drop -= passed
-            self._current = chunk.batch.slice(passed)
-            if len(self._current):
+            self._current, self._place = chunk.batch, passed
+            if passed < len(chunk.batch):
                 return True
         return False
 
