@@ -36,7 +36,7 @@ from data_exchange_center.programs import run_program, running_program
 from data_exchange_center.release import Release, find_release, list_releases
 from data_exchange_center.settings import ROOT, Settings
 from data_exchange_center.step import parser, run_step
-from offline_to_online.demo import wait_until_serving
+from offline_to_online.demo_steps import wait_until_serving
 from online.stores import embedded_redis
 from online.stores.open import live_release
 

@@ -1,5 +1,7 @@
 """Everything once: data, every offline stage, a release, publish, the server, one request and the parity check.
 
+With DATASET=criteo (or criteo-synthetic) it is the click scene's: click_demo.py says what is done there.
+
 Each stage is a program of its own that can be run by hand in the same order; this one calls them and shows the answer.
 When the chosen dataset can be had neither locally nor over the network, it says so and goes on with generated data.
 """
@@ -9,22 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import socket
-import time
-import urllib.error
 import urllib.request
 from typing import Any
 
 from data_exchange_center import columns as c
-from data_exchange_center.errors import DataUnavailable, NotReady
-from data_exchange_center.programs import ProgramFailed, run_program, running_program
+from data_exchange_center.programs import run_program, running_program
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
+from offline_to_online.click_demo import click_demo
+from offline_to_online.demo_steps import free_port, timed, wait_until_serving, with_available_data
 
 log = logging.getLogger("marquee")
-
-SERVER_START_S = 90.0
 
 
 def demo(settings: Settings, requests: int = 300, size: int = 10) -> dict[str, Any]:
@@ -91,58 +89,6 @@ def titles_of(release: Release) -> dict[int | str, str]:
     return dict(zip(items[c.ITEM_ID].to_pylist(), items[c.TITLE].to_pylist(), strict=True))
 
 
-def with_available_data(settings: Settings) -> Settings:
-    """The settings, or the same on generated data when the dataset cannot be had."""
-    try:
-        run_program("offline/datasets/s0_fetch_data.py", [], settings)
-    except ProgramFailed as error:
-        if error.code != DataUnavailable.code:
-            raise
-        log.warning("%s", error.message)
-        log.warning("going on with generated data (DATASET=synthetic)")
-        return settings.with_values(**{"data.dataset": "synthetic", "data.source": ""})
-    return settings
-
-
-def timed(seconds: dict[str, float], stage: str, function: Any, *arguments: Any) -> Any:
-    """Calls the function and notes how long it took."""
-    log.info("== %s", stage)
-    started = time.perf_counter()
-    result = function(*arguments)
-    seconds[stage] = round(time.perf_counter() - started, 2)
-    return result
-
-
-def free_port(host: str, wanted: int) -> int:
-    """The wanted port, or another one when somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, wanted))
-        except OSError:
-            with socket.socket() as other:
-                other.bind((host, 0))
-                log.warning("port %d is in use; the demo's server takes another one", wanted)
-                return int(other.getsockname()[1])
-    return wanted
-
-
-def wait_until_serving(url: str, release: str) -> None:
-    """Returns when the server answers from this release; NotReady when it does not within `SERVER_START_S`."""
-    deadline = time.monotonic() + SERVER_START_S
-    state = "no answer"
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 - our own http server
-                state = response.read().decode()
-                if json.loads(state).get("release") == release:
-                    return
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            state = str(error)
-        time.sleep(0.1)
-    raise NotReady(f"{url}/readyz: not serving {release} after {SERVER_START_S:.0f} s: {state}")
-
-
 def recommend(url: str, user: int | str, size: int) -> dict[str, Any]:
     """One request, as any client would make it."""
     request = urllib.request.Request(  # noqa: S310 - our own http server
@@ -161,6 +107,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--size", type=int, default=10, help="items in the recommendation that is shown")
 
     def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
+        if settings.scene == settings.serve.upload_scene:
+            return click_demo(settings)
         return demo(settings, parsed.requests, parsed.size)
 
     run_step("demo", arguments, step, argv)

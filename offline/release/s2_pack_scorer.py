@@ -20,9 +20,11 @@ from data_exchange_center.workspace import Workspace, read_json, write_table
 from offline.rank.click_run import CURVES, METRICS, OpenRun, open_run
 from offline.release.report import write_page
 from offline.release.s1_pack_release import copy_files
+from offline.training.config import Part
 
 TEMPLATE = "scorer_report.html.j2"
 SAMPLE_ROWS = 256
+SAMPLED: tuple[Part, ...] = ("test", "validation", "train")  # the first that a run has gives the sample
 
 
 def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None
 
 def sample_of(run: OpenRun) -> pa.Table:
     """The first rows of the last part that the run has, raw and without labels."""
-    part = next(part for part in ("test", "validation", "train") if run.config.data.paths(part))  # type: ignore[arg-type]
+    part = next(part for part in SAMPLED if run.config.data.paths(part))
     for batch in run.rows.part(part, SAMPLE_ROWS):
         names = [feature.name for feature in run.rows.spec.inputs]
         return pa.Table.from_batches([batch]).select(names)

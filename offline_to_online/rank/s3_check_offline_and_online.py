@@ -26,7 +26,7 @@ from data_exchange_center.programs import running_program
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
-from offline_to_online.demo import free_port, wait_until_serving
+from offline_to_online.demo_steps import free_port, wait_until_serving
 from offline_to_online.rank.comparison import Comparison, Findings, Score
 from offline_to_online.rank.offline_reference import OfflineReference
 from offline_to_online.rank.parity_requests import ParityRequest, parity_requests
