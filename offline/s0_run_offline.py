@@ -10,6 +10,7 @@ from typing import Any
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace
+from offline.datasets.criteo import CLICK_DATASETS
 from offline.preprocess.s1_data_split import split_data
 from offline.preprocess.s2_term_trans import compute_features, cuts_of
 from offline.rank.s1_feature_engi import engineer_features
@@ -17,6 +18,7 @@ from offline.rank.s2_model_train import train_model
 from offline.rank.s3_evaluate import evaluate_ranking
 from offline.recall.all_channels import fit_recall
 from offline.release.s1_pack_release import pack_release
+from offline.s0_run_clicks import run_clicks
 from offline.stages import Stage, run_stages
 
 RANK_CODE = ("offline/models", "offline/training", "offline/rank", "offline/recall")
@@ -83,10 +85,14 @@ def run_offline(settings: Settings, *, again: bool = False) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    options = parser("Raw log to a release: every offline stage that is not up to date.")
+    options = parser(
+        "Raw log (or clicks, see s0_run_clicks.py) to a release: every offline stage that is not up to date."
+    )
     options.add_argument("--again", action="store_true", help="run every stage, up to date or not")
 
     def step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
+        if settings.data.dataset in CLICK_DATASETS:
+            return run_clicks(settings, again=arguments.again)
         return run_offline(settings, again=arguments.again)
 
     run_step("offline", options, step, argv)
