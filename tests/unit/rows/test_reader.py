@@ -27,7 +27,7 @@ ROWS = numbered(500)
 def small_pieces() -> Any:
     """Stretches of text so short that a small file has many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "STRETCH", 3000)
+        patch.setattr(files, "STRETCH", 12_000)
         yield
 
 
