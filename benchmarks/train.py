@@ -117,7 +117,7 @@ def write_for_peer(config: TrainConfig, prepared: Path, folder: Path) -> np.ndar
     parts = parts_of(config, prepared)
     folder.mkdir()
     for part in ("train", "test"):
-        rows = parts.cached(part)  # type: ignore[arg-type]
+        rows = parts.cached(part)
         np.save(folder / f"{part}_ids.npy", rows.ids.numpy())
         np.save(folder / f"{part}_labels.npy", rows.labels.numpy())
     encoder = parts.encoder
