@@ -3,11 +3,11 @@
     python benchmarks/embeddings.py                        about two minutes, 5 GiB
     python benchmarks/embeddings.py --ids 200000 2000000   smaller
 
-A step is DeepFM's (embedding 16, MLP 400-400-400) on a batch of 4096 rows of 26 ids, with SparseAdamW on the touched rows and
-AdamW on the rest, on one thread. Ids are 64-bit, drawn with equal chance from all that the table knows, which no cache can help;
-the fixed table gets the row numbers of the same ids. Both take turns, and CPU seconds are compared, of whole steps and of what embeddings
-alone do in them. The torch row is nn.Embedding(sparse=True) with SparseAdam. `grow` is learning all ids from nothing; its longest
-batch shows what growing the index costs.
+A step is DeepFM's (embedding 16, MLP 400-400-400) on a batch of 4096 rows of 26 ids, with SparseAdamW on the touched rows
+and AdamW on the rest, on one thread. Ids are 64-bit, drawn with equal chance from all that the table knows, which no cache
+can help; the fixed table gets the row numbers of the same ids. Both take turns, and CPU seconds are compared, of whole steps
+and of what embeddings alone do in them. The torch row is nn.Embedding(sparse=True) with SparseAdam. `grow` is learning all
+ids from nothing; its longest batch shows what growing the index costs.
 """
 
 from __future__ import annotations
