@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.support.clients import Clients, Reply
 from benchmarks.support.marked_release import make_marked_release, origins
+from benchmarks.support.references import PATIENCE_MS
 from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
@@ -32,6 +33,7 @@ from tests.factories import make_settings
 log = logging.getLogger("marquee.benchmark")
 
 USERS, SIZE = 60, 10
+PAUSE_S = 0.05  # of a client between two requests: the publisher shares the machine with them
 PARTS = frozenset(
     ("release opened", "user store", "recall arrays", "item index", "user features", "item features", "scorer")
 )
@@ -45,6 +47,7 @@ class Verdict:
     requests: int = 0
     errors: int = 0
     mixed: int = 0
+    whole: int = 0  # answers that show what every store returned for them
     degraded: int = 0
     examples: list[str] = field(default_factory=list)
     answers_by_release: Counter[str] = field(default_factory=Counter)
@@ -59,6 +62,7 @@ class Verdict:
             self.errors += bool(problem) and not mixed
             if reply.status == 200:
                 self.degraded += bool(reply.body["degraded"])
+                self.whole += not problem and not reply.body["degraded"]
                 self.answers_by_release[reply.body["release"]] += 1
             if problem and len(self.examples) < 5:
                 self.examples.append(problem)
@@ -91,7 +95,7 @@ def flip_under_load(settings: Settings, flips: int, releases: int, clients: int)
     def question(client: int, turn: int) -> dict[str, Any]:
         return {"userid": (client * 7 + turn) % USERS + 1, "size": SIZE, "explain": True}
 
-    with marquee_server(settings) as url, Clients(url, clients, question, verdict.see):
+    with marquee_server(settings) as url, Clients(url, clients, question, verdict.see, pause=PAUSE_S):
         following = 1
         for number in range(flips):
             if number % 3 == 2:
@@ -106,12 +110,13 @@ def flip_under_load(settings: Settings, flips: int, releases: int, clients: int)
         log.error("%s", example)
     answered = len(verdict.answers_by_release)
     return {
-        "ok": not verdict.errors and not verdict.mixed and verdict.requests > 0 and answered > 1,
+        "ok": not verdict.errors and not verdict.mixed and verdict.whole > verdict.requests / 2 and answered > 1,
         "flips": sum(done.values()),
         **done,
         "requests": verdict.requests,
         "errors": verdict.errors,
         "mixed": verdict.mixed,
+        "whole": verdict.whole,
         "degraded": verdict.degraded,
         "releases_answered_from": answered,
         "examples": verdict.examples,
@@ -126,7 +131,9 @@ def atomic_release(flips: int, *, releases: int = 6, clients: int = 8, real: boo
     """
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="marquee-atomic-")))
-        running = opened.enter_context(stack(make_settings(folder), folder, REAL if real else ()))
+        # a busy machine must not make answers do without the parts that they are judged by
+        patient = make_settings(folder, **{"serve.budget_ms": PATIENCE_MS})
+        running = opened.enter_context(stack(patient, folder, REAL if real else ()))
         result = flip_under_load(running.settings, flips, releases, clients)
     return {
         "name": "atomic_release",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_what_was_acknowledged_outlives_a_kill(server: RedisServer, users: UserS
     server.start()
     assert [event for _, event in users.events("scene")] == clicks(0, 100)
     assert users.blocked("scene", T) == {7}
+
+
+def test_a_copy_of_the_files_of_a_running_server_is_a_backup(
+    server: RedisServer, users: UserStore, tmp_path: Path
+) -> None:
+    """As docs/operations.md says: no rewrite meanwhile; what is written meanwhile may or may not be in it."""
+    users.append_events("scene", clicks(0, 50), T)
+    with redis.Redis(host=HOST, port=server.port) as client:
+        client.config_set("auto-aof-rewrite-percentage", 0)
+        shutil.copytree(server.folder / "appendonlydir", tmp_path / "restored" / "appendonlydir")
+    users.append_events("scene", clicks(50, 1), T)
+    with RedisServer(tmp_path / "restored") as other:
+        restored = RedisUsers(link_to_url(other.url), tmp_path / "copies", 3.0)
+        assert [event for _, event in restored.events("scene")] == clicks(0, 50)
+        restored.close()
 
 
 def test_full_memory_refuses_events_and_evicts_nothing(server: RedisServer, users: UserStore) -> None:
