@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"__init__", "run_all", "common", "plain_chain"}
+NOT_BENCHMARKS = {"__init__", "run_all", "common", "plain_chain", "plain_upload"}
 
 
 def main() -> None:

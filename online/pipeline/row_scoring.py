@@ -22,7 +22,7 @@ from data_exchange_center.scored_rows import graph_inputs
 from online.pipeline.row_view import RowView
 from online.stores.ports import Scorer
 
-SCORED_AT_ONCE = 1024  # rows; more only cost memory
+SCORED_AT_ONCE = 2048  # rows; more only cost memory
 SCORER_TIMEOUT_S = 10.0  # for that many
 WAITING = 8  # parts that are read before the first of them is scored
 NICENESS = 10
@@ -82,8 +82,9 @@ def score_rows(
             label = view.schema.label
             if label is not None and label.name in batch.schema.names:
                 labels.append(batch[label.name].to_numpy())
-            for start in range(0, len(batch), SCORED_AT_ONCE):
-                waiting.append(threads.submit(_scored, view, scorer, batch.slice(start, SCORED_AT_ONCE)))
+            each = -(-len(batch) // -(-len(batch) // SCORED_AT_ONCE)) if len(batch) else 1  # parts of equal size
+            for start in range(0, len(batch), each):
+                waiting.append(threads.submit(_scored, view, scorer, batch.slice(start, each)))
                 if len(waiting) > WAITING:
                     seconds += collect()
         while waiting:
