@@ -90,7 +90,11 @@ class RecallSettings(Section):
 
 
 class RankSettings(Section):
-    model: str = Field("deepfm", description="name in offline/models/registry.py")
+    model: str = Field(
+        "deepfm",
+        description="autoint, dcn, dcnv2, deepfefm, deepfm, din, dlrm, dnn, ffm, finalmlp, fm, gate_dnn, lr, wide_deep or "
+        "xdeepfm: a file in offline/models says what each is",
+    )
     preset: str = Field("default", description="a named variant of that model")
     epochs: int = Field(12, ge=1, description="upper limit; the validation slice picks the epoch")
     batch_size: int = Field(1024, ge=1)

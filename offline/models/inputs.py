@@ -39,6 +39,12 @@ def beside(blocks: Sequence[Tensor]) -> Tensor:
     return wide[0] if len(wide) == 1 else torch.cat(wide, -1)
 
 
+def pair_places(fields: int) -> Tensor:
+    """Places of all pairs a < b in a flattened [fields, fields] matrix, int64 [fields (fields - 1) / 2]."""
+    first, second = torch.triu_indices(fields, fields, 1)
+    return first * fields + second
+
+
 def flat(inputs: Assembled, *, fields: bool = True, numbers: bool = True, vectors: bool = True) -> Sides:
     """What is asked for, side by side: embeddings, normalised numbers, dense vectors; ([*u, n], [*i, m])."""
 

@@ -63,10 +63,7 @@ class Mlp(nn.Module):
     def __init__(self, user_size: int, item_size: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.first = TwoSidedLinear(user_size, item_size, hidden[0])
-        layers: list[nn.Module] = []
-        for before, size in pairwise(hidden):
-            layers += [nn.Dropout(dropout), LinearRelu(before, size)]
-        self.rest = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden[-1], 1))
+        self.rest = nn.Sequential(nn.Dropout(dropout), *tower(hidden[0], hidden[1:], dropout), nn.Linear(hidden[-1], 1))
 
     def forward(self, block: Sides) -> Tensor:
         return self.rest(self.first(block, relu=True)).squeeze(-1)
@@ -77,6 +74,14 @@ class LinearRelu(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return linear_relu(inputs, self.weight, self.bias)
+
+
+def tower(size: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    """Dense layers from `size` to the last of `hidden`, each followed by ReLU and dropout."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise([size, *hidden]):
+        layers += [LinearRelu(before, after), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)
 
 
 class Projections(nn.Module):

@@ -17,7 +17,23 @@ from torch import nn
 from data_exchange_center.errors import SettingsError
 from offline.models.trunk import Reads, Shape
 
-FILES = ("deepfm", "dnn", "fm", "lr")  # modules beside this one; each registers its architecture when it is imported
+FILES = (  # modules beside this one; each registers its architecture when it is imported
+    "autoint",
+    "dcn",
+    "dcnv2",
+    "deepfefm",
+    "deepfm",
+    "din",
+    "dlrm",
+    "dnn",
+    "ffm",
+    "finalmlp",
+    "fm",
+    "gate_dnn",
+    "lr",
+    "wide_deep",
+    "xdeepfm",
+)
 
 
 @dataclass(frozen=True)
