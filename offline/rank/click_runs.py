@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_exchange_center.errors import MarqueeError
+from data_exchange_center.errors import DataError, MarqueeError
 from offline.rank.click_run import train_run
 from offline.training.config import TrainConfig
+from offline.training.trainer import BETTER
 
 log = logging.getLogger("marquee")
 
@@ -42,11 +43,16 @@ def _at(tree: Any, path: Sequence[str]) -> float | None:
     return None if tree is None else float(tree)
 
 
-def train_all(variants: Mapping[str, TrainConfig], output: Path, seeds: int) -> tuple[list[Trained], dict[str, str]]:
+def train_all(
+    variants: Mapping[str, TrainConfig], output: Path, seeds: int, metric: str
+) -> tuple[list[Trained], dict[str, str]]:
     """Trains each variant with each seed into `<output>/<variant>/seed-<n>`; what has ended is read, what was cut off goes on.
 
     Returns:
-        What was trained, in the order given, and the message of each variant that could not be.
+        What was trained, best by that metric of validation first, and the message of each variant that could not be.
+
+    Raises:
+        DataError: nothing could be trained.
     """
     trained, failed = [], {}
     with tqdm(total=len(variants) * seeds, desc="runs", unit=" runs") as bar:
@@ -66,4 +72,7 @@ def train_all(variants: Mapping[str, TrainConfig], output: Path, seeds: int) -> 
                 failed[name] = error.message
                 log.warning("  %s: %s", name, error.message)
                 bar.update(seeds - len(results))
+    if not trained:
+        raise DataError(f"nothing could be trained: {failed}")
+    trained.sort(key=lambda one: -BETTER[metric] * (one.mean("metrics", "validation", metric) or 0.0))
     return trained, failed

@@ -40,7 +40,6 @@ from offline.rank.text_table import markdown_table, number
 from offline.rank.train import with_config
 from offline.training.bootstrap import RESAMPLES, auc_statistic, bootstrapped, interval, logloss_statistic, paired
 from offline.training.config import TrainConfig, load_config
-from offline.training.trainer import BETTER
 
 STATISTICS = {"auc": auc_statistic, "logloss": logloss_statistic}
 PROTOCOL = (
@@ -79,11 +78,8 @@ def compare_models(
     if against and against not in variants:
         raise SettingsError(f"--against {against!r}: it is none of {', '.join(variants)}", field="against")
     configs = {name: config.with_values(**changes) for name, changes in variants.items()}
-    trained, failed = train_all(configs, output, seeds)
-    if not trained:
-        raise DataError(f"no model could be trained: {failed}")
     metric = config.training.metric
-    trained.sort(key=lambda one: -BETTER[metric] * (one.mean("metrics", "validation", metric) or 0.0))
+    trained, failed = train_all(configs, output, seeds, metric)
     names = [one.name for one in trained]
     reference = against if against in names else names[0]
     drawn = {name: _resampled(trained, name, count) for name in STATISTICS}

@@ -23,7 +23,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from data_exchange_center.errors import DataError, SettingsError
+from data_exchange_center.errors import SettingsError
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import atomic_path, write_json
@@ -56,11 +56,8 @@ def study(config: TrainConfig, grid: Grid, output: Path, *, seeds: int = 1) -> d
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     named = {digest(point): point for point in points}
     variants = {name: config.with_values(**point) for name, point in named.items()}
-    trained, failed = train_all(variants, output, seeds)
-    if not trained:
-        raise DataError(f"nothing could be trained: {failed}")
     metric = config.training.metric
-    trained.sort(key=lambda one: -BETTER[metric] * (one.mean("metrics", "validation", metric) or 0.0))
+    trained, failed = train_all(variants, output, seeds, metric)
     runs = [_row(one, named[one.name]) for one in trained]
     best = {"settings": runs[0]["settings"], "folders": [str(folder) for folder in trained[0].folders]}
     if config.data.test:
