@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,7 +69,7 @@ def skews(release: Release) -> list[Skew]:
     """The eight, for the features that this release declares."""
     spec = release.spec()
     user = first(spec.user_features, "float32")
-    item = first(spec.item_features, "float32")
+    item = windowed(spec.item_features) or first(spec.item_features, "float32")
     stamp = next(feature for feature in spec.user_features if feature.name.endswith("timestamp"))
     return [
         Skew("stale user features", "features", stale(user, stamp), frozenset({user.name, stamp.name})),
@@ -90,6 +91,11 @@ def skews(release: Release) -> list[Skew]:
 def first(features: Sequence[Feature], dtype: str) -> Feature:
     """The first plain number among these features."""
     return next(f for f in features if f.type == "numeric" and f.dtype == dtype and not f.is_list)
+
+
+def windowed(features: Sequence[Feature]) -> Feature | None:
+    """The first count over a window of days, by its name."""
+    return next((feature for feature in features if re.search(r"_\d+d$", feature.name)), None)
 
 
 def on_users(feature: Feature, values: Callable[[pa.ChunkedArray], Any]) -> Change:

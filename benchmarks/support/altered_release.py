@@ -78,12 +78,13 @@ def with_vocabulary_shifted(folder: Path) -> None:
 
 
 def with_other_weights(folder: Path, seed: int = 1) -> None:
-    """Every float weight of the model moves by some per cent, as after another training run."""
+    """Every weight of the model's layers and tables moves by some per cent, as after another training run."""
     path = folder / "model" / "model.onnx"
     model = onnx.load(str(path))
     generator = np.random.default_rng(seed)
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        # what has no rows is a constant of the graph, a bound among them
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             values = numpy_helper.to_array(tensor)
             moved = (values * (1 + 0.05 * generator.standard_normal(values.shape))).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(np.asarray(moved, np.float32), tensor.name))

@@ -49,7 +49,10 @@ def score(context: RequestContext, scorer: Scorer, inputs: dict[str, np.ndarray]
     """
     try:
         outputs = context.ask("scorer", lambda timeout: scorer.score(context.view.release.id, inputs, timeout))
-        return Scores(outputs["score"], outputs["like"], outputs["score_logit"], outputs["like_logit"])
+        scores = Scores(outputs["score"], outputs["like"], outputs["score_logit"], outputs["like_logit"])
+        if not (np.isfinite(scores.score_logit).all() and np.isfinite(scores.like_logit).all()):
+            raise StoreError(f"scorer: the model of {context.view.release.id} answers values that are not finite")
+        return scores
     except StoreError as error:
         context.without("scorer", error)
         falling = (1.0 - np.arange(count, dtype=np.float32) / np.float32(max(count, 1))).astype(np.float32)

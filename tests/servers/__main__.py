@@ -14,6 +14,7 @@ from tests.servers import (
     NotStarted,
     RedisServer,
     Server,
+    TlsProxy,
     TritonServer,
     Unavailable,
 )
@@ -38,6 +39,7 @@ def main() -> None:
             ElasticsearchServer(folder / "elasticsearch"),
             FeastServer(folder / "feast", repository),
             TritonServer(folder / "triton", folder / "models"),
+            TlsProxy(folder / "tls-proxy", "http://127.0.0.1:9200"),
         ]
         states = {server.name: try_out(server) for server in servers}
     print(json.dumps({"servers": states}))

@@ -94,6 +94,25 @@ def test_a_store_that_breaks_its_contract_counts_as_away(int_chain: Chain) -> No
     assert degraded == ["scorer"]
 
 
+@pytest.mark.parametrize("output", ["score_logit", "like_logit"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_answers_no_numbers_counts_as_away(
+    int_chain: Chain, monkeypatch: pytest.MonkeyPatch, output: str, value: float
+) -> None:
+    scorer = int_chain.stores.scorer
+    score = scorer.score
+
+    def broken(*arguments: Any) -> dict[str, np.ndarray]:
+        outputs = {name: values.copy() for name, values in score(*arguments).items()}
+        outputs[output][3] = value
+        return outputs
+
+    monkeypatch.setattr(scorer, "score", broken)
+    answer = int_chain.client.post("/ml/rec", json={"userid": 1, "size": 40, "explain": True})
+    assert answer.status_code == 200
+    assert answer.get_json()["degraded"] == ["scorer"]
+
+
 def test_a_used_up_budget_asks_no_store(int_chain: Chain) -> None:
     answer, degraded = ask(int_chain, int_chain.stores, budget=0.0, size=10)
     valid(answer, 10)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +103,20 @@ def test_every_route_is_in_the_document(int_chain: Chain) -> None:
     document = int_chain.client.get("/openapi.json").get_json()
     routes = {rule.rule for rule in int_chain.app.url_map.iter_rules()}
     assert routes == set(document["paths"])
+
+
+def test_the_token_is_compared_in_constant_time(int_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare_digest(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return hmac.compare_digest(given, token)
+
+    monkeypatch.setattr(admin, "hmac", SimpleNamespace(compare_digest=compare_digest))
+    for given, status in (("wrong", 401), ("secret", 200)):
+        header = {"Authorization": f"Bearer {given}"}
+        assert int_chain.client.post("/admin/reload", json={}, headers=header).status_code == status
+    assert compared == [(b"wrong", b"secret"), (b"secret", b"secret")]
 
 
 @pytest.mark.parametrize("route", ["publish", "rollback", "reload", "items/block", "items/unblock"])
