@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.common import machine
+from benchmarks.support.away import Away
 from data_exchange_center.errors import ReleaseError, StoreUnavailable
 from data_exchange_center.release import find_release
 from data_exchange_center.settings import Settings
@@ -27,20 +28,8 @@ from online.stores.ports import Stores
 
 log = logging.getLogger("marquee.benchmark")
 
+TAKEN = StoreUnavailable("taken away for the measurement")
 FIGURES = ("r50", "ndcg50", "hr50")
-
-
-class Failing:
-    """A store of which some methods fail; the others are the real one's."""
-
-    def __init__(self, store: Any, *methods: str) -> None:
-        self._store, self._methods = store, methods
-
-    def __getattr__(self, name: str) -> Any:
-        return self._fail if name in self._methods else getattr(self._store, name)
-
-    def _fail(self, *_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("taken away for the measurement")
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class Rung:
 
     def stores(self, whole: Stores) -> Stores:
         """The stores with this rung's away."""
-        away: dict[str, Any] = {port: Failing(getattr(whole, port), *names) for port, names in self.failing.items()}
+        away: dict[str, Any] = {port: Away(getattr(whole, port), TAKEN, *names) for port, names in self.failing.items()}
         return replace(whole, **away)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.support.away import Away
 from online.stores.ports import Id
 from tests.unit.online.conftest import Chain
-from tests.unit.online.test_degradation import GONE, Away, ask
+from tests.unit.online.test_degradation import GONE, ask
 
 BEARER = {"Authorization": "Bearer secret"}
 

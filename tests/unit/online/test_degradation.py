@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.support.away import Away
 from data_exchange_center.candidates import merged_scores
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from online.pipeline.context import Part, RequestContext
@@ -21,21 +22,6 @@ from tests.unit.online.conftest import Chain
 def away(store: Any, error: Exception, *methods: str) -> Any:
     """The store, of which some methods fail."""
     return Away(store, error, *methods)
-
-
-class Away:
-    """A store of which some methods fail; the others are the real one's."""
-
-    def __init__(self, store: Any, error: Exception, *methods: str) -> None:
-        self._store, self._error, self._methods = store, error, methods
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self._methods:
-            return self._fail
-        return getattr(self._store, name)
-
-    def _fail(self, *_: Any, **__: Any) -> Any:
-        raise self._error
 
 
 GONE = StoreUnavailable("gone")
