@@ -1,11 +1,11 @@
 """An embedding table whose training costs what a step looks up, however many rows the table has.
 
-    forward     the batch's distinct rows are gathered into a small leaf, from which every occurrence is copied, [u, d] -> [*, d]
-    backward    gradients are summed into the leaf's, [u, d]; nothing of the table's size is made
+    forward     rows are copied out of the table, [*] -> [*, width]
+    backward    gradients are summed per distinct row, [u, width]; nothing of the table's size is made
     step        a sparse optimizer (offline/training/sparse_optimizers.py) reads `touched()` and changes those rows in place
 
 The rows are no parameter: optimizers, gradient clipping and DistributedDataParallel, which walk over `parameters()`, would make
-something of the table's size. They live in the CPU's memory, also when the network is on a GPU, to which the leaf is moved.
+something of the table's size. They live in the CPU's memory, also when the network is on a GPU, to which what is looked up moves.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional
 from data_exchange_center.errors import DataError
 from data_exchange_center.vocabulary import PADDING
 from offline.models.initializers import Initializer
+from offline.models.kernels import add_rows, look_up_collecting
 from offline.models.reserved import reserve
 
 
@@ -50,12 +51,13 @@ class RowTable(nn.Module):
         self.width, self.limit = width, max(rows, limit)
         self.initializer = initializer or Initializer()
         self.generator = torch.Generator().manual_seed(seed)
-        self.rows = rows
+        self.rows = self._born = rows
         self.storage = reserve(self.limit, width, torch.float32)
         self.companions: dict[str, Tensor] = {}
         self._marks = reserve(self.limit, 1, torch.int64)[:, 0].numpy()
         self._moment = 0
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[Touched] = []
+        self._anchor = torch.zeros((), requires_grad=True)  # what a look-up depends on for autograd
         self.initializer.fill(self.weight, self.generator)
         self.weight[PADDING] = 0
 
@@ -66,28 +68,39 @@ class RowTable(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[*] -> [*, width], on the device of `rows`."""
-        flat = rows.reshape(-1)
-        if not (self.training and torch.is_grad_enabled()):
-            return functional.embedding(flat.cpu(), self.weight).to(rows.device).view(*rows.shape, self.width)
-        distinct, places, padding = self.distinct(flat.cpu())
-        leaf = self.storage.index_select(0, distinct).to(rows.device).requires_grad_()
-        self._pending.append((distinct, leaf))
-        found = functional.embedding(places.to(rows.device), leaf, padding_idx=padding)
-        return found.view(*rows.shape, self.width)
+        return self.look_up(rows, self.width)[0]
 
-    def distinct(self, rows: Tensor) -> tuple[Tensor, Tensor, int | None]:
-        """Distinct rows in order of first appearance, the place of each given row among them, and the place of padding."""
+    def look_up(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """The first `size` columns and the others, [*] -> [*, size], [*, width - size], on the device of `rows`."""
+        places = rows.cpu()
+        if self.training and torch.is_grad_enabled():
+            found = look_up_collecting(self._anchor, self.storage, places, size, self._collect)
+        else:
+            found = functional.embedding(places, self.weight).split([size, self.width - size], -1)
+        return found[0].to(rows.device), found[1].to(rows.device)
+
+    def _collect(self, rows: Tensor, vectors: Tensor, rest: Tensor) -> None:
+        distinct, places, padding = self.distinct(rows)
+        gradients = torch.zeros(len(distinct), self.width)
+        add_rows(places, vectors, rest, gradients, skipped=padding)
+        self._pending.append(Touched(distinct, gradients))
+
+    def distinct(self, rows: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Distinct rows in order of first appearance, the place of each given row among them, and the place of padding or -1."""
         self._moment += 1
         distinct, places = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         count, padding = _distinct(rows.numpy(), self._marks, self._moment, distinct, places)
-        return torch.from_numpy(distinct[:count]), torch.from_numpy(places), padding if padding >= 0 else None
+        return torch.from_numpy(distinct[:count]), torch.from_numpy(places), padding
 
     def touched(self) -> Touched | None:
         """Rows that were looked up since `clear` and their summed gradients; None when there was no backward pass."""
-        done = [(rows, leaf.grad.cpu()) for rows, leaf in self._pending if leaf.grad is not None]
-        if len(done) < 2:
-            return Touched(*done[0]) if done else None
-        return self.summed(torch.cat([rows for rows, _ in done]), torch.cat([gradients for _, gradients in done]))
+        if len(self._pending) > 1:
+            self.take(self.summed(*(torch.cat(parts) for parts in zip(*self._pending, strict=True))))
+        return self._pending[0] if self._pending else None
+
+    def take(self, touched: Touched) -> None:
+        """Replaces what was looked up."""
+        self._pending = [touched]
 
     def summed(self, rows: Tensor, gradients: Tensor) -> Touched:
         """Gradients of rows that may repeat, summed per row, in order."""
@@ -129,7 +142,10 @@ class RowTable(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
-        destination[prefix + "generator"] = self.generator.get_state()
+        if (
+            self.limit > self._born
+        ):  # a table that does not grow draws nothing any more, and is saved as nn.Embedding would be
+            destination[prefix + "generator"] = self.generator.get_state()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         weight, generator = state_dict.get(prefix + "weight"), state_dict.get(prefix + "generator")

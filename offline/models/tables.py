@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from data_exchange_center.vocabulary import PADDING
 from offline.models.kernels import look_up
+from offline.models.row_table import RowTable
 
 DEVIATION = 0.05  # of a fresh embedding; first-order weights begin at zero
 
@@ -50,8 +51,19 @@ class EmbeddingTables(nn.Module):
 
     def look_up(self, size: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and first-order weights of rows of the table of one size: [*] -> [*, size], [*, 1] ([*, 0] without)."""
-        weight: Tensor = self.sizes[str(size)].weight  # type: ignore[assignment]
+        table = self.sizes[str(size)]
+        if isinstance(table, RowTable):
+            return table.look_up(rows, size)
+        weight: Tensor = table.weight  # type: ignore[assignment]
         return look_up(weight, rows, size)
+
+    def learn_by_row(self) -> None:
+        """From now on a training step touches the rows that it looks up, and no others; for a sparse optimizer."""
+        for size, table in self.sizes.items():
+            weight: Tensor = table.weight.detach()  # type: ignore[operator]
+            made = RowTable(*weight.shape)
+            made.weight.copy_(weight)
+            self.sizes[size] = made
 
     def of(self, owner: str) -> Tensor:
         """An owner's part of its table, without padding: a view [ids - 1, size (+ 1 for weights)]."""

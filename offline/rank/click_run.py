@@ -34,6 +34,7 @@ from offline.rank.click_scores import Scores, save_scores, scored
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
 from offline.training.curves import training_figure
+from offline.training.distributed import Processes, joined
 from offline.training.trainer import EPOCHS, LOG, Trainer, best_epoch, device_of, epoch_name, read_log
 
 log = logging.getLogger("marquee")
@@ -113,15 +114,19 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         SettingsError: the folder holds a run and `resume` is false, or one with other settings.
         DataError, SpecError: the rows or features cannot be used.
     """
+    with joined(device_of(config.training.device)) as processes:
+        return _train(config, resume, processes)
+
+
+def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str, Any]:
     folder = Path(config.training.output).expanduser()
-    _begin(folder, config, resume)
-    if (folder / METRICS).exists():
-        log.info("  the run in %s has ended already", folder)
-        return dict(read_json(folder / METRICS))
-    spec = _spec_of(folder, config)
-    rows = RawRows(config, spec)
-    prepared = _prepared(config)
-    parts = EncodedParts(config, rows, _encoder_of(folder, config, rows, prepared), prepared)
+    with processes.first_alone():
+        if processes.is_first:
+            _begin(folder, config, resume)
+        if (folder / METRICS).exists():
+            log.info("  the run in %s has ended already", folder)
+            return dict(read_json(folder / METRICS))
+        parts = _prepared_parts(folder, config)
     ranker = new_ranker(config, parts)
     if config.training.warm_start:
         warm_started(ranker, Path(config.training.warm_start))
@@ -129,14 +134,26 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
     batches = math.ceil(parts.train_rows() / training.batch_size)
     steps = training.epochs * math.ceil(batches / training.accumulate)
     judge = (lambda: judged(config, parts, ranker, "validation").metrics) if config.data.validation else None
-    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge)
+    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge, processes=processes)
     if resume:
         trainer.resume()
     history = trainer.train()
     chosen = best_epoch(history, training.metric)
+    if not processes.is_first:
+        return {"output": str(folder), "epochs": len(history), "chosen_epoch": chosen}
     result = _finish(folder, config, parts, trainer, chosen)
     write_json(folder / METRICS, result)
     return result
+
+
+def _prepared_parts(folder: Path, config: TrainConfig) -> EncodedParts:
+    """The run's rows, with everything made that several processes could not make at once."""
+    rows, prepared = RawRows(config, _spec_of(folder, config)), _prepared(config)
+    parts = EncodedParts(config, rows, _encoder_of(folder, config, rows, prepared), prepared)
+    for part in PARTS if config.data.cache else ():
+        if config.data.paths(part):  # type: ignore[arg-type]
+            parts.cached(part)  # type: ignore[arg-type]
+    return parts
 
 
 def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
@@ -150,7 +167,10 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in model.options.items()}
     network = config_for(model.name, model.preset, encoder.rows, model.members, encoder.id_types, ("like",), **options)
     try:
-        return Ranker(encoder.spec, network)
+        made = Ranker(encoder.spec, network)
+        for place in range(model.members if config.optimizer.embeddings.sparse else 0):
+            made.member(place).trunk.tables.learn_by_row()
+        return made
     except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
         raise SettingsError(f"model {model.name!r} cannot be built with {model.options}: {error}") from error
 

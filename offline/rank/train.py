@@ -3,6 +3,7 @@
     python offline/rank/train.py --config docs/examples/criteo.yaml --set data.folder=/data/criteo
     python offline/rank/train.py --config docs/examples/criteo.yaml --set model.name=dcnv2 training.output=runs/dcnv2
     python offline/rank/train.py --config docs/examples/criteo.yaml --resume
+    torchrun --nproc-per-node 2 offline/rank/train.py --config docs/examples/criteo.yaml
 
 The output folder then holds the network of every epoch and the chosen one, checkpoints, the log, metrics and curves.
 The epoch is picked on validation rows; test rows are judged once, at the end. A run that was killed goes on by --resume
@@ -19,6 +20,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline.rank.click_run import train_run
 from offline.training.config import load_config
+from offline.training.distributed import one_voice
 
 
 def with_config(arguments: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -47,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
     arguments = with_config(parser(__doc__ or ""))
     arguments.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
-    run_step("rank/train", arguments, _step, argv)
+    with one_voice():
+        run_step("rank/train", arguments, _step, argv)
 
 
 if __name__ == "__main__":

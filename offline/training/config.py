@@ -75,17 +75,29 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     """One optimizer. `reg` is L2, added to the gradient; `weight_decay` shrinks the weights beside it, as AdamW does."""
 
-    name: Literal["sgd", "adam", "adamw", "adagrad"] = "adam"
+    name: Literal["sgd", "adam", "adamw", "adagrad", "sparse_adamw", "sparse_adagrad"] = Field(
+        "adam", description="sparse ones are for embeddings: a step changes the rows that it looks up, and no others"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=100, allow_inf_nan=False)
     reg: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="L2 of sgd, adam and adagrad")
     weight_decay: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="decoupled, of adamw")
     momentum: float = Field(0.0, ge=0, lt=1, description="of sgd")
 
+    @property
+    def sparse(self) -> bool:
+        """Whether it is one of looked-up rows."""
+        return self.name.startswith("sparse_")
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether its decay is beside the gradient."""
+        return self.name in ("adamw", "sparse_adamw")
+
     @model_validator(mode="after")
     def _fits(self) -> OptimizerConfig:
-        if self.name == "adamw" and self.reg:
-            raise ValueError("adamw takes weight_decay, not reg")
-        if self.name != "adamw" and self.weight_decay:
+        if self.decoupled and self.reg:
+            raise ValueError(f"{self.name} takes weight_decay, not reg")
+        if not self.decoupled and self.weight_decay:
             raise ValueError(f"{self.name} takes reg, not weight_decay; adamw takes weight_decay")
         if self.momentum and self.name != "sgd":
             raise ValueError("momentum is for sgd")
@@ -100,6 +112,12 @@ class OptimizersConfig(Section):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: a short warm-up, then half a cosine down to a twentieth"
     )
+
+    @model_validator(mode="after")
+    def _dense_is_dense(self) -> OptimizersConfig:
+        if self.dense.sparse:
+            raise ValueError(f"dense.name {self.dense.name} changes looked-up rows, and only embeddings are looked up")
+        return self
 
 
 class TrainingConfig(Section):

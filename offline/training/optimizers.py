@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
+from offline.models.row_table import RowTable
 from offline.training.config import OptimizerConfig
+from offline.training.sparse_optimizers import SparseAdagrad, SparseAdamW, SparseOptimizer
 
 OTHER_DECAY = 1e-5  # of everything that is no embedding
 WARM_UP = 50  # steps, and at most a tenth of the longest training
@@ -36,6 +38,13 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: OptimizerConfig) ->
     if config.name == "adamw":
         return torch.optim.AdamW(chosen, rate, weight_decay=config.weight_decay, fused=True)
     return torch.optim.Adagrad(chosen, rate, weight_decay=config.reg, fused=True)
+
+
+def sparse_optimizer_of(tables: Sequence[RowTable], config: OptimizerConfig) -> SparseOptimizer:
+    """The optimizer of looked-up rows that a run's settings name."""
+    if config.name == "sparse_adamw":
+        return SparseAdamW(tables, config.learning_rate, weight_decay=config.weight_decay)
+    return SparseAdagrad(tables, config.learning_rate, weight_decay=config.reg)
 
 
 def rate_at(step: int, steps: int) -> float:

@@ -64,14 +64,13 @@ class SparseOptimizer(torch.optim.Optimizer):
             table.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the rows that exist, `<place of the table>.<name>` -> tensor, and the group's options."""
+        """Place of the table -> name -> state of the rows that exist; and the group's options."""
         state = {
-            f"{place}.{name}": companion[: table.rows]
+            place: {name: companion[: table.rows] for name, companion in table.companions.items()}
             for place, table in enumerate(self.tables)
-            for name, companion in table.companions.items()
         }
         options = {name: value for name, value in self.param_groups[0].items() if name != "params"}
-        return {"state": state, "options": options}
+        return {"state": state, "param_groups": [options]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave; the tables' rows must have been loaded before.
@@ -82,11 +81,11 @@ class SparseOptimizer(torch.optim.Optimizer):
         state = state_dict["state"]
         for place, table in enumerate(self.tables):
             for name, companion in table.companions.items():
-                saved = state.get(f"{place}.{name}")
+                saved = state.get(place, {}).get(name)
                 if saved is None or saved.shape != companion[: table.rows].shape:
                     raise DataError(f"the optimizer's state {place}.{name} is missing or does not fit {table}")
                 companion[: table.rows] = saved
-        self.param_groups[0].update(state_dict["options"])
+        self.param_groups[0].update(state_dict["param_groups"][0])
 
 
 class SparseAdamW(SparseOptimizer):

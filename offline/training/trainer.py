@@ -27,11 +27,13 @@ from tqdm import tqdm
 
 from data_exchange_center.errors import DataError, SettingsError
 from offline.models.ranker import Ranker
+from offline.models.row_table import RowTable
 from offline.training.batches import BatchSource, Epochs, grouped, moved
 from offline.training.checkpoint import Checkpoint, newest_checkpoint, optimizer_state, save_checkpoint
 from offline.training.config import TrainConfig
 from offline.training.dataset import LikeBatch
-from offline.training.optimizers import optimizer_of, rate_at
+from offline.training.distributed import ALONE, Processes
+from offline.training.optimizers import optimizer_of, rate_at, sparse_optimizer_of
 from offline.training.reproducible import seed_everything
 from offline.training.streaming_auc import StreamingAuc
 
@@ -77,6 +79,7 @@ class Trainer:
         folder: where checkpoints, the networks of finished epochs and the log go.
         steps: optimizer steps of all epochs, for the schedule; 0 when not known (then it must be constant).
         judge: measures validation after each epoch.
+        processes: that learn together, each from its share of every batch.
 
     Raises:
         SettingsError: the device is not there, or the schedule needs to know the number of steps.
@@ -91,6 +94,7 @@ class Trainer:
         *,
         steps: int = 0,
         judge: Judge | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         if config.optimizer.schedule != "constant" and steps <= 0:
             raise SettingsError(
@@ -98,10 +102,13 @@ class Trainer:
                 field="optimizer.schedule",
             )
         self.config, self.epochs, self.folder, self.steps, self.judge = config, epochs, folder, steps, judge
+        self.processes = processes
         self.device = device_of(config.training.device)
         self.ranker = ranker.to(self.device)
         self.members = [ranker.member(place) for place in range(len(ranker.members))]
         self.optimizers = optimizers_of(ranker, config)
+        self.parameters = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
+        self.row_tables = [module for module in ranker.modules() if isinstance(module, RowTable)]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
@@ -111,7 +118,7 @@ class Trainer:
         self.logged_loss = torch.zeros((), dtype=torch.float64)
         self._pending: list[tuple[Tensor, Tensor]] = []
         training = config.training
-        seed_everything(training.seed, training.threads, deterministic=self.device.type == "cpu")
+        seed_everything(training.seed + processes.rank, training.threads, deterministic=self.device.type == "cpu")
 
     def resume(self) -> bool:
         """Goes back to the newest whole checkpoint; false when there is none.
@@ -119,8 +126,10 @@ class Trainer:
         Raises:
             DataError: the checkpoint is of another network.
         """
-        found = newest_checkpoint(self.folder / CHECKPOINTS)
-        self._cut_log(found.step if found else -1)
+        with self.processes.first_alone():  # which removes what is torn
+            found = newest_checkpoint(self.folder / CHECKPOINTS)
+            if self.processes.is_first:
+                self._cut_log(found.step if found else -1)
         if found is None:
             return False
         state = found.state
@@ -135,6 +144,10 @@ class Trainer:
             torch.set_rng_state(state["generator"])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_generator"])
+            if not self.processes.is_first:  # sums were saved of all processes; the first goes on with them
+                self.auc.reset()
+                self.loss.zero_()
+                torch.manual_seed(self.config.training.seed + self.processes.rank + self.progress.step)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"checkpoint {found.step} of {self.folder} is of another network: {error}") from error
         log.info("  resumed at step %d of epoch %d", self.progress.step, self.progress.epoch)
@@ -161,7 +174,7 @@ class Trainer:
         self.ranker.train()
         started, cpu, shown = time.perf_counter(), time.process_time(), progress.rows
         with tqdm(desc=f"epoch {progress.epoch}", unit=" rows", unit_scale=True, initial=shown, leave=False) as bar:
-            for group in grouped(source, training.accumulate):
+            for group in grouped(self.processes.share(source), training.accumulate):
                 self._step(group)
                 logs = progress.step % training.log_every == 0
                 saves = bool(training.save_every) and progress.step % training.save_every == 0
@@ -188,13 +201,18 @@ class Trainer:
             for optimizer in optimizers:
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = parameters["initial_lr"] * factor
-        rows = sum(len(batch.labels) for batch in group)
+        rows = int(self.processes.total(torch.tensor(sum(len(batch.labels) for batch in group))))
         for given in group:
+            if not len(given.labels):
+                continue
             batch = moved(given, self.device)
             share = len(batch.labels) / rows
             loss = self._loss(batch)
             (loss if share == 1.0 else loss * share).backward()
             self.loss += loss.detach() * (len(batch.labels) / len(self.members))
+        self.processes.add_up(self.parameters)
+        for table in self.row_tables:
+            self.processes.add_up_rows(table)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -226,18 +244,22 @@ class Trainer:
         if not progress.rows:
             raise DataError("there is no row to learn from: data.train is empty, or every row was skipped")
         self._count()
-        streamed = self.auc.result()
+        auc = StreamingAuc()
+        auc.counts = self.processes.total(self.auc.counts)
+        streamed = auc.result()
         line: dict[str, Any] = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "train_loss": self.loss.item() / progress.rows,
+            "train_loss": self.processes.total(self.loss).item() / progress.rows,
             "train_auc": _plain(streamed.value),
             "train_auc_bound": _plain(streamed.bound),
             "rows": progress.rows,
         }
         if not math.isfinite(line["train_loss"]):
             raise DataError(f"epoch {progress.epoch}: the loss is not finite; use a smaller learning rate or more reg")
-        self.ranker.eval().save(self.folder / EPOCHS / epoch_name(progress.epoch))
+        self.ranker.eval()
+        if self.processes.is_first:
+            self.ranker.save(self.folder / EPOCHS / epoch_name(progress.epoch))
         if self.judge:
             line |= {f"validation_{name}": value for name, value in self.judge().items()}
         progress.history.append(line)
@@ -260,18 +282,19 @@ class Trainer:
             "network": self.ranker.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
-            "auc": self.auc.counts,
-            "loss": self.loss,
+            "auc": self.processes.total(self.auc.counts),
+            "loss": self.processes.total(self.loss),
             "logged_loss": self.logged_loss,
             "generator": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
             state["cuda_generator"] = torch.cuda.get_rng_state()
-        save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(self.progress.step, state), self.config.training.keep)
+        if self.processes.is_first:
+            save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(self.progress.step, state), self.config.training.keep)
 
     def _log_step(self, bar: tqdm[Any]) -> None:
         progress = self.progress
-        rows, loss = progress.rows - progress.logged_rows, self.loss.cpu()
+        rows, loss = progress.rows - progress.logged_rows, self.processes.total(self.loss).cpu()
         mean = (loss - self.logged_loss).item() / rows
         speed = rows / max(progress.seconds - progress.logged_seconds, 1e-9)
         self.logged_loss, progress.logged_rows, progress.logged_seconds = loss.clone(), progress.rows, progress.seconds
@@ -290,6 +313,8 @@ class Trainer:
         bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
 
     def _write_log(self, line: dict[str, Any]) -> None:
+        if not self.processes.is_first:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -319,8 +344,10 @@ def optimizers_of(ranker: nn.Module, config: TrainConfig) -> list[torch.optim.Op
     named = list(ranker.named_parameters())
     tables = [parameter for name, parameter in named if ".trunk.tables." in name or ".trunk.weights." in name]
     others = [parameter for name, parameter in named if not (".trunk.tables." in name or ".trunk.weights." in name)]
+    rows = [module for module in ranker.modules() if isinstance(module, RowTable)]
+    of_rows = [sparse_optimizer_of(rows, config.optimizer.embeddings)] if rows else []
     pairs = ((tables, config.optimizer.embeddings), (others, config.optimizer.dense))
-    return [optimizer_of(parameters, chosen) for parameters, chosen in pairs if parameters]
+    return of_rows + [optimizer_of(parameters, chosen) for parameters, chosen in pairs if parameters]
 
 
 def epoch_name(epoch: int) -> str:

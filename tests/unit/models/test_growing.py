@@ -163,14 +163,14 @@ def test_a_restored_table_goes_on_to_the_last_bit(tmp_path: Path) -> None:
         step(table, growing, optimizer, batch)
     assert growing.counts("ad").evicted > 0
     save_file({**{f"t.{k}": v for k, v in table.state_dict().items()}, **growing.state_dict()}, tmp_path / "a")
-    save_file(optimizer.state_dict()["state"], tmp_path / "o")
+    save_file(optimizer.state_dict()["state"][0], tmp_path / "o")
 
     again, regrown = made(policy)
     content = load_file(tmp_path / "a")
     again.load_state_dict({k[2:]: v for k, v in content.items() if k.startswith("t.")})
     regrown.load_state_dict({k: v for k, v in content.items() if not k.startswith("t.")})
     reoptimizer = SparseAdamW([again], lr=0.05, weight_decay=0.1)
-    reoptimizer.load_state_dict({**optimizer.state_dict(), "state": load_file(tmp_path / "o")})
+    reoptimizer.load_state_dict({**optimizer.state_dict(), "state": {0: load_file(tmp_path / "o")}})
     for batch in batches[12:]:
         step(table, growing, optimizer, batch)
         step(again, regrown, reoptimizer, batch)
