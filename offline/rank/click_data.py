@@ -9,6 +9,7 @@ never taken for one's own. Runs that name the same folder in data.prepared share
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from offline.training.batches import BatchSource, Epochs
 from offline.training.config import Part, TrainConfig, digest
 from offline.training.ctr_data import CachedRows, EncodedRows, fit_ctr_encoder
 from offline.training.dataset import LikeBatch
+
+log = logging.getLogger("marquee")
 
 BUILT_IN = "offline.reading.reader:RowReader"
 READ_ROWS = 16_384  # at a time, to fit, to encode and to group
@@ -81,12 +84,6 @@ class RawRows:
             **order,
         )
 
-    def groups(self, part: Part, column: str) -> np.ndarray:
-        """int64 [rows]: equal numbers for equal values of a raw column, in the order of the files."""
-        values = pa.chunked_array([batch[column] for batch in self.part(part, READ_ROWS, extra=[column])])
-        encoded = values.combine_chunks().dictionary_encode(null_encoding="encode")
-        return np.asarray(encoded.indices).astype(np.int64)
-
     def key(self, part: Part) -> list[Any]:
         """What the rows of a part depend on."""
         found: list[Any] = [self.data.format, self.data.reader, self.data.on_error]
@@ -128,6 +125,7 @@ class EncodedParts:
         self.encoder = FittedEncoder.load(encoder, rows.spec)
         self._encoder_sha256 = sha256(encoder / "encoder.json")
         self._cached: dict[Part, CachedRows] = {}
+        self._groups: dict[tuple[Part, str], np.ndarray] = {}
 
     def epochs(self) -> Epochs:
         """Training batches: all rows in a random order for each epoch, or streamed through a shuffle buffer.
@@ -177,8 +175,24 @@ class EncodedParts:
             key = digest([self._encoder_sha256, self.rows.key(part), self._by_fold(part)])
             folder = self.prepared / f"rows-{key}"
             there = folder.exists()  # then its rows need no encoder, which takes a while to load
-            self._cached[part] = CachedRows(folder) if there else self.encoded(part, READ_ROWS).cache(folder)
+            self._cached[part] = CachedRows(folder) if there else self._cache(part, folder)
         return self._cached[part]
+
+    def _cache(self, part: Part, folder: Path) -> CachedRows:
+        source = self.rows.part(part, READ_ROWS)
+        made = EncodedRows(source, self.encoder, by_fold=self._by_fold(part)).cache(folder)
+        if source.skipped:
+            log.warning("  %s: %d malformed rows were left out of %d", part, source.skipped, len(made) + source.skipped)
+        return made
+
+    def groups(self, part: Part, column: str) -> np.ndarray:
+        """int64 [rows]: equal numbers for equal values of a raw column, in the order of the files."""
+        if (part, column) not in self._groups:
+            batches = self.rows.part(part, READ_ROWS, extra=[column])
+            values = pa.chunked_array([batch[column] for batch in batches]).combine_chunks()
+            indices = values.dictionary_encode(null_encoding="encode").indices
+            self._groups[part, column] = np.asarray(indices).astype(np.int64)
+        return self._groups[part, column]
 
     def _by_fold(self, part: Part) -> bool:
         """Whether these rows made the target tables: their encodings are then out of fold."""

@@ -212,7 +212,7 @@ def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
 
 def judged(config: TrainConfig, parts: EncodedParts, ranker: Ranker, part: Part) -> Scores:
     """Labels and probabilities of a part, in the order of its files, and its metrics."""
-    groups = parts.rows.groups(part, config.training.group) if config.training.group else None
+    groups = parts.groups(part, config.training.group) if config.training.group else None
     return scored(ranker, parts.batches(part), device_of(config.training.device), groups)
 
 

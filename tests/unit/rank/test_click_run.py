@@ -110,6 +110,14 @@ def test_runs_share_what_they_prepared_only_while_the_files_are_the_same(files: 
     assert len(list((tmp_path / "prepared").iterdir())) == 8
 
 
+def test_a_reader_of_ones_own_is_trained_from(files: Path, tmp_path: Path) -> None:
+    values = {"data.reader": "tests.unit.rank.click_files:TableReader", "optimizer.schedule": "constant"}
+    for cache in (True, False):
+        own = files_config(files, tmp_path / f"own-{cache}", **values, **{"data.cache": cache, "data.shuffle_rows": 0})
+        built_in = own.with_values(**{"data.reader": "", "training.output": str(tmp_path / f"built-in-{cache}")})
+        assert train_run(own)["history"] == train_run(built_in)["history"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -129,3 +137,17 @@ def test_runs_share_what_they_prepared_only_while_the_files_are_the_same(files: 
 def test_what_cannot_work_is_named(files: Path, tmp_path: Path, values: dict, message: str) -> None:
     with pytest.raises(MarqueeError, match=message):
         train_run(files_config(files, tmp_path, **values))
+
+
+def test_malformed_rows_that_are_skipped_are_counted(
+    files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = pq.read_table(files / "train-0.parquet").to_pylist()
+    cells = [["" if row[name] is None else f"{row[name]:.0f}" for name in ("label", "i1", "c1", "c2")] for row in lines]
+    text = ["\t".join([label, i1, *(f"{int(cell):x}" if cell else "" for cell in ids)]) for label, i1, *ids in cells]
+    (tmp_path / "rows.tsv").write_text("\n".join([*text[:300], "no row", *text[300:], ""]), encoding="utf-8")
+    values = {"data.train": [str(tmp_path / "rows.tsv")], "training.epochs": 1}
+    with pytest.raises(DataError, match="301"):
+        train_run(files_config(files, tmp_path / "raise", **values))
+    result = train_run(files_config(files, tmp_path / "skip", **values, **{"data.on_error": "skip"}))
+    assert result["rows"]["train"] == 600 and "train: 1 malformed rows were left out of 601" in caplog.text
