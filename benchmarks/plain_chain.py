@@ -20,12 +20,13 @@ from flask import Flask, Response, jsonify, request
 
 from data_exchange_center import columns as c
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.input_blocks import blocks_of_release, id_types_of, pack_inputs
+from data_exchange_center.raw_columns import NUMPY
 from data_exchange_center.release import Release, open_release
 from data_exchange_center.workspace import read_array
 
 RELEASE, SOCKET = "PLAIN_CHAIN_RELEASE", "PLAIN_CHAIN_REDIS"
 CANDIDATES = 300
-NUMPY = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(string)": object}
 
 
 def store(release: Release, socket: str) -> None:
@@ -57,6 +58,8 @@ class PlainChain:
     def __init__(self, release: Release) -> None:
         items = release.table("items").to_pylist()
         self.spec: FeatureSpec = release.spec()
+        self.id_types = id_types_of(release)
+        self.blocks = blocks_of_release(release)
         self.ids = [item[c.ITEM_ID] for item in items]
         self.vectors = {
             item: vector
@@ -91,8 +94,8 @@ class PlainChain:
     def inputs(self, user_id: Any, user: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """The model's inputs, value by value."""
         made = {}
-        for declared in self.session.get_inputs():
-            feature, dtype = self.spec[declared.name], NUMPY[declared.type]
+        for feature in self.spec.inputs:
+            dtype = NUMPY[self.spec.dtype_of(feature, *self.id_types)]
             if feature.entity == "user":
                 source = [{**user["features"], c.USER_ID: user_id}]
             elif feature.entity == "context":
@@ -109,8 +112,8 @@ class PlainChain:
                 elif value is None:
                     value = feature.missing
                 values.append(value)
-            made[declared.name] = np.array(values, dtype=dtype)
-        return made
+            made[feature.name] = np.array(values, dtype=dtype)
+        return pack_inputs(self.blocks, made)
 
 
 def create_app() -> Flask:

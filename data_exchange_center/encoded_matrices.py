@@ -2,7 +2,7 @@
 one by one.
 
     ids.<side>        int64 [*, F]     ids of single-valued embedded features; those of one embedding size follow each other
-    numbers.<side>    float32 [*, n]   encoded numbers
+    numbers.<side>    float32 [*, n]   encoded numbers; those with the same transforms follow each other
     floats.<side>     float32 [*, n]   raw values that crosses read
     moments.<side>    int64 [*, n]     raw int64 values that crosses read
 
@@ -11,10 +11,11 @@ Sides are `user` (features of the user and of the moment) and `item` (of the ite
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from data_exchange_center.feature_operations import transform_name
 from data_exchange_center.feature_spec import Feature, FeatureSpec
 
 Side = Literal["user", "item"]
@@ -65,9 +66,16 @@ def matrices(spec: FeatureSpec, raw: Collection[str]) -> list[Matrix]:
         scalars = [feature for feature in inputs if feature.name in raw and not feature.is_list]
         found = {
             IDS: sorted(ids, key=lambda feature: sizes.index(feature.embedding)),
-            NUMBERS: [feature for feature in inputs if is_number(feature)],
+            NUMBERS: _by_transforms([feature for feature in inputs if is_number(feature)]),
             FLOATS: [feature for feature in scalars if feature.dtype == "float32"],
             MOMENTS: [feature for feature in scalars if feature.dtype != "float32"],
         }
         made += [Matrix(kind, side, tuple(f.name for f in features)) for kind, features in found.items() if features]
     return made
+
+
+def _by_transforms(features: Sequence[Feature]) -> list[Feature]:
+    """Features with the same transforms side by side."""
+    chains = [[transform_name(step) for step in feature.transform] for feature in features]
+    order = sorted(range(len(features)), key=lambda place: chains.index(chains[place]))
+    return [features[place] for place in order]

@@ -102,18 +102,38 @@ def build_encoder(
             )
         if feature.cross_only:
             continue
-        value = derivations.value(feature)
-        if feature.vocabulary is not None:
-            owner = spec.vocabulary_of(feature).name
-            if owner not in vocabularies:
-                raise SpecError(f"feature {feature.name!r}: no vocabulary was given for {owner!r}", field=feature.name)
-            policy = spec.vocabulary_of(feature).vocabulary.policy  # type: ignore[union-attr]
-            ids = _ids(graph, feature, kind, value, vocabularies[owner], policy)
-            graph.output(ENCODED + feature.name, ids, TensorProto.INT64, shape)
-        else:
-            number, bucketized = _number(graph, feature, kind, value, fitted)
-            graph.output(ENCODED + feature.name, number, TensorProto.INT64 if bucketized else TensorProto.FLOAT, shape)
+        ids_or_number, element = encoded_value(
+            graph, spec, feature, kind, derivations.value(feature), vocabularies, fitted
+        )
+        graph.output(ENCODED + feature.name, ids_or_number, element, shape)
     return graph.model()
+
+
+def encoded_value(
+    graph: Graph,
+    spec: FeatureSpec,
+    feature: Feature,
+    kind: str,
+    value: str,
+    vocabularies: Mapping[str, Vocabulary],
+    fitted: Fitted,
+) -> tuple[str, int]:
+    """A raw value of any shape as the network reads it, and its element type: ids (int64) or a number (float32).
+
+    Args:
+        kind: dtype of the raw value. value: its tensor.
+
+    Raises:
+        SpecError: a vocabulary or statistics are missing, or do not fit the feature.
+    """
+    if feature.vocabulary is None:
+        number, bucketized = _number(graph, feature, kind, value, fitted)
+        return number, TensorProto.INT64 if bucketized else TensorProto.FLOAT
+    owner = spec.vocabulary_of(feature)
+    if owner.name not in vocabularies:
+        raise SpecError(f"feature {feature.name!r}: no vocabulary was given for {owner.name!r}", field=feature.name)
+    policy = owner.vocabulary.policy  # type: ignore[union-attr]
+    return _ids(graph, feature, kind, value, vocabularies[owner.name], policy), TensorProto.INT64
 
 
 def embedding_rows(
@@ -173,11 +193,10 @@ def _number(graph: Graph, feature: Feature, kind: str, raw: str, fitted: Fitted)
     for step in feature.transform:
         name, values = transform_name(step), transform_values(step)
         if name == "log1p":
-            size = graph.add("Log", graph.add("Add", graph.add("Abs", value), graph.floats(1.0)))
-            value = graph.add("Mul", graph.add("Sign", value), size)
+            value = log1p(graph, value)
         elif name == "standardize":
             if fitted.statistics is not None:
-                value = _standardized(graph, feature, value, fitted.statistics)
+                value = _standardized(graph, feature, value, fitted)
         elif name == "clip":
             value = graph.add("Clip", value, graph.floats(values[0]), graph.floats(values[1]))
         elif name == "bucketize":
@@ -201,12 +220,24 @@ def _bucket(graph: Graph, value: str, edges: Sequence[float]) -> str:
     return graph.add("ReduceSum", counted, graph.constant(np.array([-1], np.int64)), keepdims=0)
 
 
-def _standardized(graph: Graph, feature: Feature, value: str, statistics: Mapping[str, Statistics]) -> str:
-    known = statistics.get(feature.name)
+def log1p(graph: Graph, value: str) -> str:
+    """log(1 + |x|) with the sign of x."""
+    size = graph.add("Log", graph.add("Add", graph.add("Abs", value), graph.floats(1.0)))
+    return graph.add("Mul", graph.add("Sign", value), size)
+
+
+def statistics_of(feature: Feature, fitted: Fitted) -> Statistics:
+    """The statistics of a feature with `standardize`; SpecError when there are none that fit."""
+    known = (fitted.statistics or {}).get(feature.name)
     if known is None or len(known.mean) != feature.length or len(known.deviation) != feature.length:
         raise SpecError(
             f"feature {feature.name!r}: statistics of {feature.length} element(s) are needed", field=feature.name
         )
+    return known
+
+
+def _standardized(graph: Graph, feature: Feature, value: str, fitted: Fitted) -> str:
+    known = statistics_of(feature, fitted)
     centred = graph.add("Sub", value, graph.floats(*known.mean))
     scaled = graph.add("Div", centred, graph.floats(*known.deviation))
     return graph.add("Clip", scaled, graph.floats(-LIMIT), graph.floats(LIMIT))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from data_exchange_center.input_blocks import blocks_of_release, pack_inputs
 from data_exchange_center.programs import run_program
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
@@ -39,4 +40,5 @@ def offline_score(release: Release) -> Score:
         return load_torch_scorer(release)
     session = onnxruntime.InferenceSession(str(release.file("model/model.onnx")), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    blocks = blocks_of_release(release)
+    return lambda inputs: dict(zip(names, session.run(names, pack_inputs(blocks, inputs)), strict=True))

@@ -1,15 +1,14 @@
 """Crosses: numbers computed in the graph from raw values of both sides and of the moment.
 
-Scalar operations compute many crosses at once: they read matrices that broadcast against each other ([*u, k] or [*i, k], one
-column a cross; one column for all where they share an input) and parameters [k], and return float32 [.., k]. Axis operations
-compute one: they read lists ([*u, axis] or [*i, axis]) and scalars [*u] and return float32 without the axis. They hold no
-parameters that learn, so training computes them once; serving computes them in the exported graph. An operation is total: zero
-counts, missing timestamps and absent terms have a defined answer.
+A scalar operation computes many crosses at once: it reads matrices that broadcast against each other ([*u, k] or [*i, k], one
+column a cross, or one column for all where they share an input) and parameters [k], and returns float32 [*, k]. Operations over
+an axis are in axis_crosses.py. Crosses hold nothing that learns, so training computes them once; serving computes them in the
+exported graph. An operation is total: zero counts, missing timestamps and absent terms have a defined answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from data_exchange_center.errors import SpecError
 from data_exchange_center.feature_spec import Feature, FeatureSpec
+from offline.models.axis_crosses import cross_of, over_axis
+from offline.models.columns import Columns
 
 Parameters = Mapping[str, Tensor]
 LONGEST = 10 * 365.25 * 86400.0  # seconds: elapsed times saturate here, and a missing timestamp counts as this long ago
@@ -64,53 +65,6 @@ def log_gap(inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
     return torch.log1p(inputs[0].float().clamp(min=0)) - inputs[1].float()
 
 
-def axis_rate(inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
-    """Mean, over the item's places on an axis (its genres, its decade), of the user's smoothed rate at that place.
-
-    Inputs: the item's multi-hot [*i, A], the user's sums and counts [*u, A], and the prior [*u] (0 without it). An item with no
-    place on the axis gets the prior.
-    """
-    places, rates, prior = _axis(inputs, parameters)
-    there = places.sum(-1)
-    return torch.where(there > 0, _dot(places, rates) / there.clamp(min=1), prior)
-
-
-def axis_rate_max(inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
-    """As axis_rate, with the best place instead of the mean."""
-    places, rates, prior = _axis(inputs, parameters)
-    best = torch.where(places > 0, rates, -1e9).amax(-1)
-    return torch.where(places.sum(-1) > 0, best, prior)
-
-
-def axis_rate_min(inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
-    """As axis_rate, with the worst place instead of the mean."""
-    places, rates, prior = _axis(inputs, parameters)
-    worst = torch.where(places > 0, rates, 1e9).amin(-1)
-    return torch.where(places.sum(-1) > 0, worst, prior)
-
-
-def axis_share(inputs: Sequence[Tensor], parameters: Parameters) -> Tensor:
-    """Share of the user's events at the item's places, averaged over them. Inputs: multi-hot, counts, events."""
-    places, counts, events = (tensor.float() for tensor in inputs)
-    return _dot(places, counts) / places.sum(-1).clamp(min=1) / (events + 1)
-
-
-def _axis(inputs: Sequence[Tensor], parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-    places, total, count = (tensor.float() for tensor in inputs[:3])
-    strength = parameters["strength"]
-    if len(inputs) == 3:
-        return places, total / (count + strength), torch.zeros_like(total[..., 0])
-    prior = inputs[3].float()
-    return places, (total + strength * prior.unsqueeze(-1)) / (count + strength), prior
-
-
-def _dot(places: Tensor, values: Tensor) -> Tensor:
-    """Sum of products over the axis; for one user's values a product of matrices, which is what a request has."""
-    if values.shape[:-1].numel() == 1:
-        return torch.matmul(places, values.reshape(-1))
-    return (places * values).sum(-1)
-
-
 Operation = Callable[[Sequence[Tensor], Parameters], Tensor]
 
 
@@ -118,29 +72,27 @@ class Kind(NamedTuple):
     """One operation.
 
     Attributes:
-        compute: the operation. takes: how many inputs.
+        takes: how many inputs.
+        compute: a scalar operation; None for those over an axis (axis_crosses.py).
         needs: parameters that must be given. defaults: of those that may be left out.
-        axis: its first input is a list per item; such crosses are computed one by one.
     """
 
-    compute: Operation
     takes: range
+    compute: Operation | None = None
     needs: tuple[str, ...] = ()
     defaults: Mapping[str, float] = {}
-    axis: bool = False
 
 
-_STRENGTH = {"strength": 1.0}
 OPERATIONS: dict[str, Kind] = {
-    "rate": Kind(rate, range(2, 4), defaults={"strength": 1.0, "limit": float("inf")}),
-    "spread": Kind(spread, range(3, 4)),
-    "elapsed": Kind(elapsed, range(2, 3)),
-    "open_session": Kind(open_session, range(3, 4), needs=("gap",)),
-    "log_gap": Kind(log_gap, range(2, 3)),
-    "axis_rate": Kind(axis_rate, range(3, 5), defaults=_STRENGTH, axis=True),
-    "axis_rate_max": Kind(axis_rate_max, range(3, 5), defaults=_STRENGTH, axis=True),
-    "axis_rate_min": Kind(axis_rate_min, range(3, 5), defaults=_STRENGTH, axis=True),
-    "axis_share": Kind(axis_share, range(3, 4), axis=True),
+    "rate": Kind(range(2, 4), rate, defaults={"strength": 1.0, "limit": float("inf")}),
+    "spread": Kind(range(3, 4), spread),
+    "elapsed": Kind(range(2, 3), elapsed),
+    "open_session": Kind(range(3, 4), open_session, needs=("gap",)),
+    "log_gap": Kind(range(2, 3), log_gap),
+    "axis_rate": Kind(range(3, 5)),
+    "axis_rate_max": Kind(range(3, 5)),
+    "axis_rate_min": Kind(range(3, 5)),
+    "axis_share": Kind(range(3, 4)),
 }
 
 
@@ -174,7 +126,7 @@ def check(feature: Feature) -> None:
 
 @dataclass(frozen=True)
 class Group:
-    """Crosses that are computed together: one operation, inputs of the same sides, none of which needs another of the group."""
+    """Crosses that are computed together: one operation whose inputs are of the same sides, or all over one axis of the items."""
 
     crosses: tuple[Feature, ...]
 
@@ -182,56 +134,51 @@ class Group:
     def names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.crosses)
 
-    @property
-    def kind(self) -> Kind:
-        return OPERATIONS[_op(self.crosses[0])]
-
-    @property
-    def inputs(self) -> list[tuple[str, ...]]:
-        """Per input of the operation, the name that each cross reads there."""
-        return list(zip(*(feature.cross.inputs for feature in self.crosses if feature.cross), strict=True))
-
-    def compute(self, inputs: Sequence[Tensor]) -> Tensor:
-        """All crosses of the group, [.., k] for k crosses.
+    def compute(self, scalars: Columns, lists: Mapping[str, Tensor]) -> Tensor:
+        """All crosses of the group, [*, k] for k crosses.
 
         Args:
-            inputs: per input of the operation [.., k] or [.., 1]; for an axis operation [.., axis] or [..].
+            scalars: raw scalars and crosses computed before, [*u] or [*i]. lists: raw lists, [*u, n] or [*i, n].
         """
-        made = self.kind.compute(inputs, self._parameters())
-        if self.kind.axis:
-            return made.unsqueeze(-1)
+        inputs = [cross_of(feature).inputs for feature in self.crosses]
+        operation = OPERATIONS[cross_of(self.crosses[0]).op].compute
+        if operation is None:
+            return over_axis([cross_of(feature) for feature in self.crosses], scalars, lists)
+        made = operation([scalars.take(names) for names in zip(*inputs, strict=True)], self._parameters())
         return made if made.shape[-1] == len(self.crosses) else made.expand(*made.shape[:-1], len(self.crosses))
 
     def _parameters(self) -> dict[str, Tensor]:
-        given = [feature.cross.parameters for feature in self.crosses if feature.cross]
-        names = [name for name in (*self.kind.needs, *self.kind.defaults) if any(name in one for one in given)]
-        names += [name for name, default in self.kind.defaults.items() if name not in names and default < float("inf")]
+        given = [cross_of(feature).parameters for feature in self.crosses]
+        kind = OPERATIONS[cross_of(self.crosses[0]).op]
+        names = [name for name in (*kind.needs, *kind.defaults) if any(name in one for one in given)]
+        names += [name for name, default in kind.defaults.items() if name not in names and default < float("inf")]
         return {
-            name: torch.tensor([float(one.get(name, self.kind.defaults.get(name, 0.0))) for one in given])  # type: ignore[arg-type]
+            name: torch.tensor([float(one.get(name, kind.defaults.get(name, 0.0))) for one in given])  # type: ignore[arg-type]
             for name in names
         }
 
 
-def groups(spec: FeatureSpec, sides: Mapping[str, str], known: Sequence[str]) -> list[Group]:
+def groups(spec: FeatureSpec, sides: Mapping[str, str], known: Collection[str]) -> list[Group]:
     """The crosses that can be computed from what is known, in an order in which they can be.
 
     Args:
-        sides: feature -> side; crosses that read the same place from different sides do not meet in one group.
+        sides: feature -> side; scalar crosses that read the same place from different sides do not meet in one group.
         known: names of the inputs that are there.
     """
-    depth = dict.fromkeys(known, 0)
-    grouped: dict[tuple[object, ...], list[Feature]] = {}
+    depth, kept = dict.fromkeys(known, 0), list[Feature]()
     for feature in spec.crosses:
-        cross = feature.cross
-        if cross is None or any(name not in depth for name in cross.inputs):
-            continue
-        depth[feature.name] = level = 1 + max(depth[name] for name in cross.inputs)
-        alone = feature.name if OPERATIONS[cross.op].axis else ""
-        key = (level, cross.op, tuple(sides[name] for name in cross.inputs), alone)
+        names = cross_of(feature).inputs
+        if all(name in depth for name in names):
+            depth[feature.name] = 1 + max(depth[name] for name in names)
+            kept.append(feature)
+    read = {name for feature in kept for name in cross_of(feature).inputs}
+    grouped: dict[tuple[object, ...], list[Feature]] = {}
+    for feature in kept:
+        cross = cross_of(feature)
+        if OPERATIONS[cross.op].compute is None:
+            key: tuple[object, ...] = (cross.inputs[0], depth[feature.name] if feature.name in read else "")
+        else:
+            key = (cross.op, depth[feature.name], *(sides[name] for name in cross.inputs))
         grouped.setdefault(key, []).append(feature)
-    return [Group(tuple(grouped[key])) for key in sorted(grouped, key=lambda key: key[0])]  # type: ignore[arg-type, return-value]
-
-
-def _op(feature: Feature) -> str:
-    assert feature.cross is not None  # noqa: S101  # a group holds crosses
-    return feature.cross.op
+    order = sorted(grouped.values(), key=lambda members: max(depth[feature.name] for feature in members))
+    return [Group(tuple(members)) for members in order]

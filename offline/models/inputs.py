@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from offline.models.kernels import field_sums
 from offline.models.layers import Projections, Sides, WeightedNumbers, fm_pooling
@@ -88,9 +89,9 @@ class LinearTerm(nn.Module):
         block = flat(inputs, **self.blocks)
         logit = inputs.first_order[0] + inputs.first_order[1] + self.bias
         if self.user is not None:
-            logit = logit + block.user @ self.user
+            logit = logit + functional.linear(block.user, self.user.unsqueeze(0)).squeeze(-1)
         if self.item is not None:
-            logit = logit + block.item @ self.item
+            logit = logit + functional.linear(block.item, self.item.unsqueeze(0)).squeeze(-1)
         return logit
 
 

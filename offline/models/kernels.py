@@ -86,7 +86,15 @@ def field_sums(fields: Tensor) -> tuple[Tensor, Tensor]:
     if in_one_pass(fields) and fields.requires_grad and fields.dtype == torch.float32:
         sums, squares = _FieldSums.apply(fields)
         return sums, squares
-    return fields.sum(-2), fields.square().sum(-2)
+    return sum_of_fields(fields), sum_of_fields(fields.square())
+
+
+def sum_of_fields(fields: Tensor) -> Tensor:
+    """[*, fields, size] -> [*, size]. An exported graph multiplies by a constant, as runtimes sum over an inner axis slowly."""
+    if not torch.compiler.is_exporting():
+        return fields.sum(-2)
+    count, size = fields.shape[-2:]
+    return torch.matmul(fields.flatten(-2), torch.eye(size).repeat(count, 1))
 
 
 class _FieldSums(torch.autograd.Function):

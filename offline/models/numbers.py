@@ -11,7 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from data_exchange_center.encoded_matrices import FLOATS, IDS, MOMENTS, SIDES, Side, is_number, matrices, side_of
+from data_exchange_center.encoded_matrices import (
+    FLOATS,
+    IDS,
+    MOMENTS,
+    NUMBERS,
+    SIDES,
+    Side,
+    is_number,
+    matrices,
+    side_of,
+)
 from data_exchange_center.encoder import ENCODED, LIMIT, RAW, raw_inputs
 from data_exchange_center.feature_spec import FeatureSpec
 from offline.models.columns import Columns
@@ -75,8 +85,10 @@ class Numbers(nn.Module):
             if ((feature.cross is not None and not feature.cross_only) or is_number(feature))
             and self.sides[feature.name] == side
         ]
-        order = {name: place for place, group in enumerate(self._groups()) for name in group.names}
-        named.sort(key=lambda feature: (len(feature.heads) < len(HEADS), order.get(feature.name, -1)))
+        encoded = [name for matrix in self.matrices if matrix.kind == NUMBERS for name in matrix.features]
+        crosses = [name for group in self._groups() for name in group.names]
+        order = {name: place for place, name in enumerate([*encoded, *crosses])}
+        named.sort(key=lambda feature: (len(feature.heads) < len(HEADS), order[feature.name]))
         return [feature.name for feature in named]
 
     def _groups(self) -> list[Group]:
@@ -97,7 +109,7 @@ class Numbers(nn.Module):
             if feature.is_list and RAW + feature.name in inputs:
                 lists[feature.name] = inputs[RAW + feature.name]
         for group in groups(self.spec, self.sides, [*known.names, *lists]):
-            known.add(group.names, group.compute([_input(group, names, known, lists) for names in group.inputs]))
+            known.add(group.names, group.compute(known, lists))
         return known.updated(encoded)
 
     def _normalised(self, known: Columns, names: list[str]) -> Tensor:
@@ -112,13 +124,6 @@ class Numbers(nn.Module):
         else:
             means, deviations = self.means[places], self.deviations[places]
         return ((taken - means) / deviations).clamp(-LIMIT, LIMIT)
-
-
-def _input(group: Group, names: tuple[str, ...], known: Columns, lists: Mapping[str, Tensor]) -> Tensor:
-    """What a group's crosses read at one place: a list as it is, scalars as columns; of an axis operation as they are."""
-    if group.kind.axis:
-        return lists[names[0]] if names[0] in lists else known[names[0]]
-    return known.take(names)
 
 
 def _sides(spec: FeatureSpec) -> dict[str, Side]:

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data_exchange_center.encoder import ENCODED, RAW, encoded_inputs, raw_inputs
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.workspace import atomic_path, read_json, write_json
@@ -84,13 +83,6 @@ class Ranker(nn.Module):
         self.members = nn.ModuleList(Member(spec, config) for _ in range(config.members))
         self.calibration: Tensor
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * len(HEADS)))  # slope and offset per head
-
-    @property
-    def input_names(self) -> list[str]:
-        """Names of the inputs, in the order that `ordered` takes them."""
-        return [ENCODED + feature.name for feature in encoded_inputs(self.spec)] + [
-            RAW + feature.name for feature in raw_inputs(self.spec)
-        ]
 
     def member(self, place: int) -> Member:
         """One of the averaged networks."""

@@ -22,6 +22,7 @@ from data_exchange_center.feature_spec import Feature, FeatureSpec
 from data_exchange_center.vocabulary import UNKNOWN
 from offline.models import crosses
 from offline.models.columns import taken
+from offline.models.kernels import sum_of_fields
 from offline.models.layers import Sides, mask_of
 from offline.models.numbers import Head, Numbers
 from offline.models.tables import EmbeddingTables
@@ -276,9 +277,9 @@ class Trunk(nn.Module):
         """
         length = mask.sum(-1)[..., None, None]
         if feature.type == "multi_categorical":
-            return vectors.sum(-2, keepdim=True) / length.clamp(min=1.0)
+            return sum_of_fields(vectors).unsqueeze(-2) / length.clamp(min=1.0)
         if not feature.weights:
-            return vectors.sum(-2, keepdim=True) / torch.sqrt(length + 1.0)
+            return sum_of_fields(vectors).unsqueeze(-2) / torch.sqrt(length + 1.0)
         return torch.matmul(torch.stack((mask, inputs[RAW + feature.weights]), -2), vectors) / torch.sqrt(length + 1.0)
 
     def _vectors(self, inputs: Mapping[str, Tensor], side: Side, like: Tensor) -> Tensor:

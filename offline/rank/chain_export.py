@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.graph_nodes import OPSET
+from data_exchange_center.input_blocks import pack_inputs
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace, atomic_path, read_table, write_json
 from offline.models.ranker import OUTPUTS, Ranker
@@ -40,7 +41,7 @@ def export_model(settings: Settings, ranker: Ranker, encoder: FittedEncoder) -> 
     (folder / "export.json").unlink(missing_ok=True)
     ranker.save(folder)
     encoder.save(folder)
-    model = export_graph(ranker, encoder)
+    model = export_graph(ranker, encoder, packed=True)
     with atomic_path(folder / "model.onnx") as temporary:
         onnx.save(model, temporary)
     parity = measure_parity(settings, encoder, folder)
@@ -52,6 +53,7 @@ def export_model(settings: Settings, ranker: Ranker, encoder: FittedEncoder) -> 
         "bytes": (folder / "model.onnx").stat().st_size,
         "ir_version": model.ir_version,
         "opset": OPSET,
+        "packed_inputs": True,
         "inputs": [declared.name for declared in model.graph.input],
     }
     write_json(folder / "export.json", result)
@@ -72,7 +74,7 @@ def measure_parity(settings: Settings, encoder: FittedEncoder, folder: Path) -> 
     rows = users = 0
     for inputs in real_requests(settings, encoder, PARITY_USERS):
         expected = scorer(inputs)
-        made = dict(zip(OUTPUTS, graph.run(list(OUTPUTS), inputs), strict=True))
+        made = dict(zip(OUTPUTS, graph.run(list(OUTPUTS), pack_inputs(encoder.blocks, inputs)), strict=True))
         for name in OUTPUTS:
             worst[name] = max(worst[name], float(np.abs(made[name] - expected[name]).max()))
         rows, users = rows + len(made["score"]), users + 1

@@ -11,10 +11,12 @@ import onnx
 import onnxruntime as ort
 import pyarrow as pa
 
+from data_exchange_center.block_encoder import build_block_encoder
 from data_exchange_center.derived_values import Fitted, Statistics
 from data_exchange_center.encoder import build_encoder, embedding_rows, encoded_inputs
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.input_blocks import InputBlock, input_blocks
 from data_exchange_center.raw_columns import raw_column
 from data_exchange_center.token_tables import TokenTable
 from data_exchange_center.vocabulary import Vocabulary
@@ -52,6 +54,15 @@ class FittedEncoder:
     def model(self, users: int | str = "users", items: int | str = "items") -> onnx.ModelProto:
         """The ONNX graph; see data_exchange_center/encoder.py."""
         return build_encoder(self.spec, self.vocabularies, self.fitted, self.id_types, users=users, items=items)
+
+    @property
+    def blocks(self) -> list[InputBlock]:
+        """Inputs of the graph that takes packed features."""
+        return input_blocks(self.spec, self.id_types)
+
+    def block_model(self) -> onnx.ModelProto:
+        """The graph that takes packed features; see data_exchange_center/block_encoder.py."""
+        return build_block_encoder(self.spec, self.vocabularies, self.fitted, self.id_types)
 
     def session(self, *, by_fold: bool = False) -> ort.InferenceSession:
         """The graph, loaded; `by_fold` for the fit's own rows."""

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from data_exchange_center.errors import MarqueeError, SettingsError
 from data_exchange_center.graph_nodes import IR_VERSION, OPSET
+from data_exchange_center.input_blocks import pack_inputs
 from data_exchange_center.raw_columns import NUMPY, missing_value
 from offline.models.ranker import OUTPUTS, Ranker
 from offline.rank.feature_encoding import FittedEncoder, run_encoder_once
@@ -34,30 +35,35 @@ class ExportError(MarqueeError):
 class _Ordered(nn.Module):
     """The network with its inputs as positional arguments, which is what the exporter names and shapes."""
 
-    def __init__(self, ranker: Ranker) -> None:
+    def __init__(self, ranker: Ranker, names: Sequence[str]) -> None:
         super().__init__()
-        self.ranker = ranker
+        self.ranker, self.names = ranker, names
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.ranker(dict(zip(self.ranker.input_names, tensors, strict=True)))
+        return self.ranker(dict(zip(self.names, tensors, strict=True)))
 
 
-def export_graph(ranker: Ranker, encoder: FittedEncoder) -> onnx.ModelProto:
-    """Merges encoder and network: user and context inputs [1, ...], item and candidate inputs [items, ...], outputs [items]."""
-    front = encoder.model(users=1, items="items")
+def export_graph(ranker: Ranker, encoder: FittedEncoder, *, packed: bool = False) -> onnx.ModelProto:
+    """Merges encoder and network: user and context inputs [1, ...], item and candidate inputs [items, ...], outputs [items].
+
+    Args:
+        packed: inputs are the blocks of data_exchange_center/input_blocks.py instead of one per feature.
+    """
+    front = encoder.block_model() if packed else encoder.model(users=1, items="items")
     session = ort.InferenceSession(front.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = 3  # of the example; any number but 0 and 1, which the exporter would take for constants
-    example = run_encoder_once(session, _example(encoder, rows))
-    tensors = tuple(torch.from_numpy(example[name]) for name in ranker.input_names)
+    given = _example(encoder, rows)
+    example = run_encoder_once(session, pack_inputs(encoder.blocks, given) if packed else given)
+    tensors = tuple(torch.from_numpy(tensor) for tensor in example.values())
     items = torch.export.Dim("items", min=1, max=4096)
     shapes = tuple({0: items} if len(tensor) == rows else {} for tensor in tensors)
     with _quiet():
         program = torch.onnx.export(
-            _Ordered(ranker),
+            _Ordered(ranker, list(example)),
             tensors,
             dynamo=True,
             dynamic_shapes=(shapes,),
-            input_names=[NETWORK + name for name in ranker.input_names],
+            input_names=[NETWORK + name for name in example],
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             external_data=False,
@@ -67,7 +73,7 @@ def export_graph(ranker: Ranker, encoder: FittedEncoder) -> onnx.ModelProto:
     network = program.model_proto
     network.ir_version = IR_VERSION
     taken = {declared.name for declared in network.graph.input}
-    pairs = [(name, NETWORK + name) for name in ranker.input_names if NETWORK + name in taken]
+    pairs = [(name, NETWORK + name) for name in example if NETWORK + name in taken]
     merged = compose.merge_models(front, network, io_map=pairs, name="marquee", producer_name="marquee")
     onnx.checker.check_model(merged, full_check=True)
     return merged

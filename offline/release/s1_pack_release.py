@@ -50,6 +50,7 @@ def pack_release(settings: Settings) -> dict[str, Any]:
         "data_window": data_window(workspace, cut),
         "rows": ranking["rows"],
         "parity": exported["parity"],
+        "packed_inputs": exported["packed_inputs"],
         "metrics": {"rank": ranking["rank"], "recall": recall},
     }
     with new_release(settings, manifest) as (release, folder):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_exchange_center.errors import StoreError
+from data_exchange_center.input_blocks import blocks_of_release, pack_inputs
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.scored_rows import SAMPLE as SAMPLE_ROWS
 from data_exchange_center.scored_rows import sample_inputs
@@ -82,12 +83,14 @@ def rows_to_compare(release: Release, sample: int, seed: int) -> Iterator[tuple[
         yield [f"row {row} of {SAMPLE_ROWS}" for row in range(count)], inputs
         return
     reference = OfflineReference(release)
+    blocks = blocks_of_release(release)
     items = sample_rows(len(reference.item_ids), CANDIDATES, seed)
     candidates = [reference.item_ids[row] for row in items]
     for row in sample_rows(len(reference.user_ids), sample, seed):
         user = reference.user_ids[row]
         told = [f"user {user!r} and item {item!r}" for item in candidates]
-        yield told, reference.inputs(user, candidates, reference.last_timestamp(user) + 1)
+        inputs = reference.inputs(user, candidates, reference.last_timestamp(user) + 1)
+        yield told, pack_inputs(blocks, inputs)
 
 
 def sync_model(settings: Settings, release_id: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
+from data_exchange_center.input_blocks import pack_inputs, unpack_inputs
 from online.pipeline.release_view import ID_DTYPES, ReleaseView
 from online.stores.ports import FeatureRows, Id
 
@@ -33,7 +34,8 @@ def assemble(
         candidates: feature -> float32 [N], the recall scores.
 
     Returns:
-        feature -> array: [1, ...] for user and context features, [N, ...] for item and candidate features.
+        [1, ...] for user and context features, [N, ...] for item and candidate features: by feature, or packed in the blocks of
+        the release's graph (data_exchange_center/input_blocks.py).
 
     Raises:
         StoreError: a store did not deliver a declared feature.
@@ -48,7 +50,7 @@ def assemble(
         else:
             source = {"user": user.columns, "item": items.columns, "candidate": candidates}[feature.entity]
             inputs[feature.name] = _column(feature, source)
-    return inputs
+    return pack_inputs(view.blocks, inputs)
 
 
 def _column(feature: Feature, source: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -61,6 +63,7 @@ def _column(feature: Feature, source: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def take(inputs: Mapping[str, np.ndarray], view: ReleaseView, places: np.ndarray) -> dict[str, np.ndarray]:
-    """The inputs of some candidates only; user and context values stay."""
+    """Raw features by name of some candidates only; user and context values stay."""
     shared = {feature.name for feature in view.spec.of("user", "context")}
+    inputs = unpack_inputs(view.blocks, inputs)
     return {name: values if name in shared else values[places] for name, values in inputs.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_exchange_center.errors import ReleaseError, StoreUnavailable
+from data_exchange_center.input_blocks import unpack_inputs
 from data_exchange_center.settings import Settings
 from online.pipeline.assemble import take
 from online.pipeline.context import RequestContext
@@ -126,7 +127,7 @@ def score_items(
         scores = score(context, stores.scorer, inputs, len(item_ids))
     context.timings_ms["total"] = (time.perf_counter() - context.started) * 1000.0
     unknown = [item for item, is_known in zip(item_ids, known, strict=True) if not is_known]
-    return ScoredItems(scores, unknown, not visitor.known, inputs)
+    return ScoredItems(scores, unknown, not visitor.known, unpack_inputs(context.view.blocks, inputs))
 
 
 def _explained(

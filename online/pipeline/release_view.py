@@ -13,6 +13,7 @@ import pyarrow as pa
 from data_exchange_center import columns as c
 from data_exchange_center.errors import DataError, ReleaseError
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.input_blocks import InputBlock, blocks_of_release
 from data_exchange_center.recall_scores import NOBODY, RecallArrays
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
@@ -36,6 +37,7 @@ class ReleaseView:
         item_rows: item id -> row.
         years: int64 [items], 0 when unknown.
         terms: term -> int32 rows of the items that have it, ascending.
+        blocks: what the graph takes packed features in; none when it takes them by name.
         snapshot: unix seconds, as of when the release's features hold.
         recall: arrays of the recall channels. tables: stand-ins for stores.
     """
@@ -48,6 +50,7 @@ class ReleaseView:
     item_rows: dict[Id, int] = field(repr=False)
     years: np.ndarray = field(repr=False)
     terms: dict[str, np.ndarray] = field(repr=False)
+    blocks: list[InputBlock] = field(repr=False)
     snapshot: int
     recall: RecallArrays = field(repr=False)
     tables: ReleaseTables = field(repr=False)
@@ -110,6 +113,7 @@ def view_of(release: Release) -> ReleaseView:
         item_rows={item: row for row, item in enumerate(item_ids.tolist())},
         years=items[c.YEAR].to_numpy() if c.YEAR in items.column_names else np.zeros(len(item_ids), np.int64),
         terms=_rows_by_term(items),
+        blocks=blocks_of_release(release),
         snapshot=int(features[c.TIMESTAMP].to_numpy().max(initial=0)),
         recall=recall,
         tables=ReleaseTables(release, spec, recall.vectors.user_vectors),

@@ -10,6 +10,7 @@ import torch
 from data_exchange_center.errors import SpecError
 from data_exchange_center.feature_spec import Cross, Feature
 from offline.models import crosses
+from offline.models.columns import Columns
 
 
 def cross(op: str, *inputs: str, **parameters: float) -> Feature:
@@ -19,10 +20,17 @@ def cross(op: str, *inputs: str, **parameters: float) -> Feature:
 
 
 def made(feature: Feature, *values: torch.Tensor) -> torch.Tensor:
-    """One cross alone, [..]: scalars enter scalar operations as one column."""
+    """One cross alone from scalars [*] and lists [*, n]; the values of a cross over an axis are lists but for the last ones."""
     crosses.check(feature)
-    group = crosses.Group((feature,))
-    return group.compute([value if group.kind.axis else value.unsqueeze(-1) for value in values])[..., 0]
+    assert feature.cross is not None
+    named = dict(zip(feature.cross.inputs, values, strict=True))
+    lists = (
+        dict(list(named.items())[: {"axis_share": 2}.get(feature.cross.op, 3)]) if "axis" in feature.cross.op else {}
+    )
+    scalars = Columns()
+    for name in named.keys() - lists.keys():
+        scalars.add([name], named[name].unsqueeze(-1))
+    return crosses.Group((feature,)).compute(scalars, lists)[..., 0]
 
 
 def compute(op: str, *values: list[float] | float, **parameters: float) -> float:
