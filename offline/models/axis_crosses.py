@@ -30,7 +30,7 @@ def cross_of(feature: Feature) -> Cross:
 
 def over_axis(crosses: Sequence[Cross], scalars: Columns, lists: Mapping[str, Tensor]) -> Tensor:
     """Crosses that read the same multi-hot, [*i, k]. What is summed over the axis is summed for all of them at once."""
-    places = lists[crosses[0].inputs[0]].float()
+    places = lists[crosses[0].inputs[0]].float().clamp(0.0, 1.0)  # a huge value, times another, would be none
     summed = [cross for cross in crosses if cross.op in ("axis_rate", "axis_share")]
     vectors = [
         lists[cross.inputs[1]].float() if cross.op == "axis_share" else _rates(cross, scalars, lists)

@@ -1,7 +1,8 @@
 """What Feast is told about a release: entities, views and services, generated from the feature spec.
 
     entities   user_int64 or user_string (join key `userid`), item_int64 or item_string (`itemid`), item_shard (`shard`)
-    views      ml_user_<release>    a user's raw features
+    views      ml_user_<release>    a user's raw features: for the feature server and for joins
+               ml_row_<release>     the same users, all features in one value: what requests read
                ml_item_<release>    an item's raw features, one row per item: for the feature server and for joins
                ml_shard_<release>   the same items, 256 rows to a value: what servers load their snapshot from
     services   by the same names; `ml_user` and `ml_item` are the stable ones that follow the live release
@@ -41,11 +42,11 @@ USER_KEY, ITEM_KEY, SHARD_KEY = "userid", "itemid", "shard"
 PAYLOAD = "payload"
 FEAST: dict[str, Any] = {"int64": Int64, "float32": Float32, "string": String}
 VALUE = {"int64": ValueType.INT64, "string": ValueType.STRING}
-KINDS = ("user", "item", "shard")
+KINDS = ("user", "row", "item", "shard")
 
 
 def view_name(kind: str, release: str) -> str:
-    """The name of a release's view and service of this kind (`user`, `item` or `shard`)."""
+    """The name of a release's view and service of this kind (one of KINDS)."""
     return f"ml_{kind}_{release.replace('-', '_')}"
 
 
@@ -58,8 +59,8 @@ def entity(kind: str, id_type: str) -> Entity:
     """The entity of a kind; one per id type, because a project may have held another log before."""
     if kind == "shard":
         return Entity(name="item_shard", join_keys=[SHARD_KEY], value_type=ValueType.INT64)
-    key = USER_KEY if kind == "user" else ITEM_KEY
-    return Entity(name=f"{kind}_{id_type}", join_keys=[key], value_type=VALUE[id_type])
+    owner, key = ("item", ITEM_KEY) if kind == "item" else ("user", USER_KEY)
+    return Entity(name=f"{owner}_{id_type}", join_keys=[key], value_type=VALUE[id_type])
 
 
 def view(
@@ -69,14 +70,14 @@ def view(
 
     Args:
         id_type: int64 or string, of the join key.
-        features: what the rows hold; for the shards, what the packed rows hold.
+        features: what the rows hold, packed or not.
         source: the Parquet file that is materialized.
         tags: kept with the view, beside the features' form.
     """
     owner = entity(kind, id_type)
     key = owner.join_key
     name = view_name(kind, release)
-    if kind == "shard":
+    if kind in ("row", "shard"):
         fields = [Field(name=PAYLOAD, dtype=Bytes)]
     else:
         fields = [Field(name=FEATURE_TIMESTAMP, dtype=Int64)]

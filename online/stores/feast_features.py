@@ -24,7 +24,7 @@ import yaml
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import atomic_path
-from online.stores.feast_definitions import FEATURE_TIMESTAMP, SHARD_KEY, USER_KEY, view_name
+from online.stores.feast_definitions import SHARD_KEY, USER_KEY, view_name
 from online.stores.feast_import import FeastObjectNotFoundException, FeatureService, RegistryConfig, RepoConfig
 from online.stores.feast_import import FeatureStore as Feast
 from online.stores.feast_loading import drop_release, load_release, promote_release
@@ -32,6 +32,7 @@ from online.stores.item_shards import Snapshot, shard_count, unpack
 from online.stores.lru import OpenReleases
 from online.stores.ports import FeatureRows, FeatureStore, Id
 from online.stores.stored_features import StoredFeature, from_text
+from online.stores.user_rows import unpack_row
 
 log = logging.getLogger("marquee.stores")
 
@@ -93,7 +94,7 @@ class FeastFeatures(FeatureStore):
         self._yaml = yaml.safe_dump({**tree, "registry": registry}, sort_keys=False)
         self._feast = Feast(config=RepoConfig(**tree, registry=RegistryConfig(**registry)))
         self._registry = threading.Lock()
-        self._users: OpenReleases[OpenView] = OpenReleases(lambda release: self._opened("user", release))
+        self._users: OpenReleases[OpenView] = OpenReleases(lambda release: self._opened("row", release))
         self._items: OpenReleases[HeldSnapshot] = OpenReleases(self._held)
         self._missing: dict[
             str, float
@@ -107,15 +108,10 @@ class FeastFeatures(FeatureStore):
         if not view.knows(user_id):
             return absent_row(view.features)
         answer = self._read(view.service, {USER_KEY: [user_id]})
-        columns: dict[str, np.ndarray] = {}
-        timestamp = np.zeros(1, np.int64)
-        found = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        if not found[FEATURE_TIMESTAMP].event_timestamps[0].seconds:
+        payload = answer.results[-1]
+        if not payload.event_timestamps[0].seconds:
             return absent_row(view.features)
-        timestamp[0] = found[FEATURE_TIMESTAMP].values[0].int64_val
-        for feature in view.features:
-            columns[feature.name] = read_value(feature, found[feature.name].values[0])
-        return FeatureRows(columns, timestamp)
+        return unpack_row(view.features, payload.values[0].bytes_val)
 
     def items(self, release: str, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
         if release in self._missing:
@@ -245,21 +241,3 @@ class FeastFeatures(FeatureStore):
 def absent_row(features: Sequence[StoredFeature]) -> FeatureRows:
     """The row of somebody unknown: the defaults, timestamp 0."""
     return FeatureRows({feature.name: feature.defaults(1) for feature in features}, np.zeros(1, np.int64))
-
-
-def read_value(feature: StoredFeature, value: Any) -> np.ndarray:
-    """Feast's value as an array [1] or [1, length]; StoreError when it is not of the feature's stored form."""
-    wanted = {"int64": "int64", "float32": "float", "string": "string"}[feature.dtype] + (
-        "_list_val" if feature.length else "_val"
-    )
-    kind = value.WhichOneof("val")
-    if kind != wanted:
-        raise StoreError(f"feature {feature.name!r}: stored as {kind or 'null'}, expected {wanted}", field=feature.name)
-    if not feature.length:
-        return np.array([getattr(value, wanted)], feature.numpy_dtype)
-    elements = getattr(value, wanted).val
-    if len(elements) != feature.length:
-        raise StoreError(
-            f"feature {feature.name!r}: {len(elements)} elements, expected {feature.length}", field=feature.name
-        )
-    return np.array(elements, feature.numpy_dtype)[None]

@@ -35,6 +35,7 @@ from online.stores.feast_definitions import (
 from online.stores.feast_import import FeastObjectNotFoundException, FeatureStore, FeatureView
 from online.stores.item_shards import pack
 from online.stores.stored_features import id_types, stored_column, stored_features
+from online.stores.user_rows import pack_rows
 
 
 def load_release(feast: FeatureStore, release: Release, folder: Path) -> dict[str, int]:
@@ -73,7 +74,10 @@ def write_sources(
     id_type = "string" if pa.types.is_string(keys.type) else "int64"
     join_key = USER_KEY if kind == "user" else ITEM_KEY
     parts = {kind: pa.table({join_key: keys, FEATURE_TIMESTAMP: as_of, **columns})}
-    if kind == "item":
+    if kind == "user":
+        packed = pack_rows(stored, as_of, columns)
+        parts["row"] = pa.table({USER_KEY: keys, PAYLOAD: pa.array(packed, pa.binary())})
+    else:
         shards = pack(stored, keys, as_of, columns, loaded)
         numbers = pa.array(range(len(shards)), pa.int64())
         parts["shard"] = pa.table({SHARD_KEY: numbers, PAYLOAD: pa.array(shards, pa.binary())})
