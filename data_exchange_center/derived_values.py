@@ -75,7 +75,8 @@ class Derivations:
             return self.value(sources[0])
         table, place = self._place(sources[0], feature)
         if derive.op == "count":
-            return self.graph.add("Gather", self.graph.constant(table.counts(derive.parameter("min_frequency"))), place)
+            counts = table.counts(derive.parameter("min_frequency"), without_itself=self.by_fold)
+            return self.graph.add("Gather", self.graph.constant(counts), place)
         rates = table.rates(derive.parameter("strength"), derive.parameter("min_frequency"))
         if not self.by_fold:
             return self.graph.add("Gather", self.graph.constant(rates[:, -1].copy()), place)

@@ -72,7 +72,7 @@ def build_encoder(
         items: the same for item and candidate inputs.
         only: names of the features to encode; all by default. The graph's inputs are what they are computed from.
         crosses: names of derived crosses whose values are outputs as well, `raw.<f>`.
-        by_fold: a graph for the fit's own rows: target encodings are out of fold, by the input FOLD.
+        by_fold: a graph for the fit's own rows: target encodings are out of fold, by the input FOLD, and counts leave the row out.
 
     Raises:
         SpecError: a vocabulary or statistics are missing, or do not fit the feature; it is named.

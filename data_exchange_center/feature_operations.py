@@ -13,7 +13,7 @@ Derived features (`derive: {op, inputs, parameters}`) are no inputs of the graph
 
     value   a numeric input once more, for other transforms or another default. inputs: 1 number
     cross   a hashed combination of ids, in [0, 2**62); see `cross_hash`. inputs: 2 or more int64 ids
-    count   how often the fit's rows hold the input's value; 0 when never. inputs: 1 id or cross
+    count   how many of the fit's other rows hold the input's value; 0 when none does. inputs: 1 id or cross
     target  smoothed share of positives among the fit's rows with that value: (positives + strength * prior) / (rows + strength),
             prior being the share among all rows, which is what an unseen value gets. Rows that the fit learns from see only
             what the other folds say, so that no row sees its own label. inputs: 1 id or cross

@@ -42,10 +42,15 @@ class TokenTable:
         """K."""
         return self.rows.shape[1]
 
-    def counts(self, min_frequency: float) -> np.ndarray:
-        """float32 [T + 1]: rows of each token, 0 for rarer ones; the last one is of a value that the table does not hold: 0."""
+    def counts(self, min_frequency: float, *, without_itself: bool = False) -> np.ndarray:
+        """float32 [T + 1]: rows of each token, 0 for rarer ones; the last one is of a value that the table does not hold: 0.
+
+        `without_itself` is for the fit's own rows, which do not count themselves: to them a token that comes once is as new as
+        it will be to others.
+        """
         total = self.rows.sum(1)
-        return np.append(np.where(total >= min_frequency, total, 0), 0).astype(np.float32)
+        counts = np.append(np.where(total >= min_frequency, total, 0), 0)
+        return np.maximum(counts - without_itself, 0).astype(np.float32)
 
     def rates(self, strength: float, min_frequency: float) -> np.ndarray:
         """Smoothed share of positives, float32 [T + 1, K + 1].

@@ -137,7 +137,8 @@ class EncodedParts:
         if data.cache:
             rows = self.cached("train")
             return lambda epoch: rows.epoch(training.batch_size, training.seed, epoch)
-        if data.shuffle_rows and self._by_fold("train"):
+        targets = any(feature.derive and feature.derive.op == "target" for feature in self.rows.spec.derived)
+        if data.shuffle_rows and targets and self._by_fold("train"):
             raise SettingsError(
                 "target encodings need each training row's place in its file: use data.cache=true or data.shuffle_rows=0",
                 field="data.shuffle_rows",
@@ -195,6 +196,5 @@ class EncodedParts:
         return self._groups[part, column]
 
     def _by_fold(self, part: Part) -> bool:
-        """Whether these rows made the target tables: their encodings are then out of fold."""
-        targets = any(feature.derive and feature.derive.op == "target" for feature in self.rows.spec.derived)
-        return part == "train" and targets and not self.config.training.warm_start
+        """Whether these rows made the encoder's tables: what those say of a row must then leave the row out."""
+        return part == "train" and not self.config.training.warm_start

@@ -185,6 +185,7 @@ def test_rows_of_the_fit_see_only_what_other_folds_say_about_them() -> None:
         prior = float(FRAME["label"][others].mean())
         wanted = rate(FRAME["label"][others & (a == a[row])], 4, prior)
         assert made["encoded.a_target"][row] == pytest.approx(wanted, rel=1e-5)
+        assert made["encoded.a_count"][row] == (a == a[row]).sum() - 1  # without the row itself
 
 
 def test_a_rows_own_label_does_not_reach_its_target_encoding() -> None:
