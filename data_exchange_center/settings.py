@@ -146,6 +146,15 @@ class ServeSettings(Section):
     upload_keep_mib: int = Field(1024, ge=1, description="size of all of them together")
 
 
+class EventSettings(Section):
+    """How events become the archive that the daily job trains on."""
+
+    batch: int = Field(5000, ge=1, le=100_000, description="events of one archive batch at most")
+    linger_seconds: float = Field(10.0, ge=0, description="how long events wait for a batch to fill")
+    idle_seconds: float = Field(60.0, gt=0, description="after which a dead worker's events are taken over")
+    keep_hours: float = Field(48.0, ge=0, description="how long archived events stay in the stream; 0 keeps them all")
+
+
 class Settings(Section):
     """All settings. `seed` and the sections; see each section's fields."""
 
@@ -157,6 +166,7 @@ class Settings(Section):
     rank: RankSettings = RankSettings()
     stores: StoreSettings = StoreSettings()
     serve: ServeSettings = ServeSettings()
+    events: EventSettings = EventSettings()
 
     @property
     def dataset_name(self) -> str:

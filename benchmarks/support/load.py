@@ -24,7 +24,7 @@ class Load:
     Attributes:
         latencies_ms: float64 [n], of every answer, in the order they came.
         seconds: from the first request to the last answer.
-        errors: answers whose status was not 200.
+        errors: answers whose status was not 2xx.
     """
 
     latencies_ms: np.ndarray
@@ -124,7 +124,7 @@ def run(
                 if status is None:
                     continue
                 latencies.append((time.perf_counter() - connection.sent) * 1000.0)
-                errors += status != 200
+                errors += not 200 <= status < 300
                 if sent < count:
                     began = time.perf_counter()
                     if not keep_alive:

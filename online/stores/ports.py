@@ -11,12 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_exchange_center.release import Release
 from online.stores.vocabulary_store import VocabularyStore
+
+if TYPE_CHECKING:
+    from online.stores.event_queue import EventQueue
 
 Id = int | str
 ANSWERS_KEPT = 50_000
@@ -99,6 +102,11 @@ class UserStore(ABC):
     @abstractmethod
     def vocabularies(self) -> VocabularyStore:
         """The vocabularies beside the users; they use the same connections and end with this store."""
+
+    @property
+    @abstractmethod
+    def events_queue(self) -> EventQueue:
+        """The stored events, for those who work them off; uses the same connections."""
 
     @abstractmethod
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:

@@ -31,9 +31,11 @@ from data_exchange_center.errors import LockHeld, StoreError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
 from online.stores.blocked_items import BlockedItems, new_version
+from online.stores.event_queue import EventQueue
 from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
+from online.stores.redis_event_queue import RedisEventQueue
 from online.stores.redis_keys import answer_key, id_token, key, parse_id
 from online.stores.redis_link import Command, RedisLink, link_to_url
 from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS, WRITE_USERS
@@ -68,10 +70,15 @@ class RedisUsers(UserStore):
         self._copy = LocalCopy(copies, LIVE)
         self._blocked = BlockedItems(copies)
         self._vocabularies = RedisVocabularies(link)
+        self._queue = RedisEventQueue(link)
 
     @property
     def vocabularies(self) -> VocabularyStore:
         return self._vocabularies
+
+    @property
+    def events_queue(self) -> EventQueue:
+        return self._queue
 
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
         token = id_token(user_id)
