@@ -70,7 +70,7 @@ class OpenRun:
 
     def parts(self) -> EncodedParts:
         """The run's rows, encoded."""
-        return EncodedParts(self.config, self.rows, self.folder / ENCODER, _prepared(self.config))
+        return EncodedParts(self.config, self.rows, self.folder / ENCODER, _prepared(self.config, self.folder))
 
 
 def open_run(folder: Path, *, epoch: int | None = None, overrides: Iterable[str] = ()) -> OpenRun:
@@ -148,7 +148,7 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
 
 def _prepared_parts(folder: Path, config: TrainConfig) -> EncodedParts:
     """The run's rows, with everything made that several processes could not make at once."""
-    rows, prepared = RawRows(config, _spec_of(folder, config)), _prepared(config)
+    rows, prepared = RawRows(config, _spec_of(folder, config)), _prepared(config, folder)
     parts = EncodedParts(config, rows, _encoder_of(folder, config, rows, prepared), prepared)
     for part in PARTS if config.data.cache else ():
         if config.data.paths(part):  # type: ignore[arg-type]
@@ -240,10 +240,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _prepared(config: TrainConfig) -> Path:
-    return (
-        Path(config.data.prepared).expanduser() if config.data.prepared else Path(config.training.output) / "prepared"
-    )
+def _prepared(config: TrainConfig, folder: Path) -> Path:
+    return Path(config.data.prepared).expanduser() if config.data.prepared else folder / "prepared"
 
 
 def _spec_of(folder: Path, config: TrainConfig) -> FeatureSpec:

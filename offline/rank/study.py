@@ -140,6 +140,7 @@ def study_figure(trained: Sequence[Trained], runs: Sequence[Mapping[str, Any]], 
         chart.plot(range(len(best)), best, marker="o", color=COLOURS[0], label="best of the value")
         chart.set_xticks(range(len(best)), [json.dumps(value) for value in grid[key]], fontsize=8)
         chart.set(title=_short(key), ylabel=name)
+        chart.margins(x=0.15)
         chart.legend(frameon=False, fontsize=8)
     last = charts[0][-1]
     for one, run, colour in zip(trained[:CURVES], runs, COLOURS, strict=False):

@@ -50,18 +50,21 @@ def resamples(rows: int, count: int = RESAMPLES, seed: int = 0) -> Iterator[np.n
 
 
 def auc_statistic(labels: np.ndarray, scores: np.ndarray) -> Statistic:
-    """Weights [chunk, rows] -> AUC [chunk]; scores are sorted once. NaN for a resample of one class."""
+    """Weights [chunk, rows] -> AUC [chunk]; scores are sorted once, and one running sum per resample serves all positives. NaN for
+    a resample of one class."""
     order = np.argsort(scores, kind="stable")
-    positive, ordered = labels[order] > 0.5, scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # of runs of equal scores
+    ordered = scores[order]
+    positives = np.flatnonzero(labels[order] > 0.5)
+    first, last = (np.searchsorted(ordered, ordered[positives], side=side) for side in ("left", "right"))
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         taken = weights[:, order]
-        positives = np.add.reduceat(taken * positive, starts, axis=1)
-        negatives = np.add.reduceat(taken * ~positive, starts, axis=1)
-        below = negatives.cumsum(1)
-        pairs = below[:, -1] * positives.sum(1)
-        won = (positives * (below - 0.5 * negatives)).sum(1)
+        won_by = taken[:, positives]
+        taken[:, positives] = 0
+        negatives = np.zeros((len(taken), taken.shape[1] + 1))  # with scores below each place
+        np.cumsum(taken, axis=1, out=negatives[:, 1:])
+        won = (won_by * (negatives[:, first] + negatives[:, last])).sum(1) / 2  # a tie counts half
+        pairs = negatives[:, -1] * won_by.sum(1)
         return np.divide(won, pairs, out=np.full(len(taken), np.nan), where=pairs > 0)
 
     return statistic

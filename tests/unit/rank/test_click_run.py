@@ -44,11 +44,14 @@ def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Pat
     assert open_run(tmp_path).ranker.config.heads == ("like",)
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    ("cache", "embeddings"), [(True, "adam"), (False, "adam"), (True, "sparse_adamw"), (False, "sparse_adagrad")]
+)
 def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
-    files: Path, tmp_path: Path, cache: bool, monkeypatch: pytest.MonkeyPatch
+    files: Path, tmp_path: Path, cache: bool, embeddings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"data.cache": cache, "data.shuffle_rows": 250, "features.select": ["i1", "c1", "c2"]}
+    values: dict[str, object] = {"data.cache": cache, "data.shuffle_rows": 250, "features.select": ["i1", "c1", "c2"]}
+    values |= {"optimizer.embeddings.name": embeddings, "model.members": 2}
     train_run(files_config(files, tmp_path / "whole", **values))
     config = files_config(files, tmp_path / "killed", **values)
     step = Trainer._step
