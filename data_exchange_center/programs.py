@@ -39,12 +39,8 @@ def run_program(
         )
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(f"{script}: not done after {timeout:.0f} s") from error
-    last = done.stdout.strip().rpartition("\n")[2]
-    try:
-        result = json.loads(last)
-    except json.JSONDecodeError:
-        result = None
-    if not isinstance(result, dict):
+    result = last_json(done.stdout)
+    if result is None:
         raise ProgramFailed(
             f"{script}: exit status {done.returncode} and no JSON object on its last line; see its messages above"
         )
@@ -56,6 +52,15 @@ def run_program(
         failed.code = said.get("code", failed.code)
         raise failed
     return result
+
+
+def last_json(output: str) -> dict[str, Any] | None:
+    """The JSON object that a program's output ends with; None when there is none."""
+    try:
+        result = json.loads(output.strip().rpartition("\n")[2])
+    except json.JSONDecodeError:
+        return None
+    return result if isinstance(result, dict) else None
 
 
 @contextmanager

@@ -75,6 +75,9 @@ def export_graph(ranker: Ranker, encoder: FittedEncoder, *, packed: bool = False
     taken = {declared.name for declared in network.graph.input}
     pairs = [(name, NETWORK + name) for name in example if NETWORK + name in taken]
     merged = compose.merge_models(front, network, io_map=pairs, name="marquee", producer_name="marquee")
+    versions = {opset.domain: opset for opset in merged.opset_import}  # merging lists a domain once for each graph
+    del merged.opset_import[:]
+    merged.opset_import.extend(versions.values())
     onnx.checker.check_model(merged, full_check=True)
     return merged
 

@@ -33,7 +33,7 @@ def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None
     Args:
         settings: say where the store is; the scene is that of the run's features.
         folder: of the run.
-        comparison: JSON with `models`, a list of rows that the report shows as a table.
+        comparison: JSON of offline/rank/compare.py; its models become a table of the report.
 
     Returns:
         release, its path, size and number of files, metrics.
@@ -106,5 +106,13 @@ def write_scorer_report(
         parts=metrics["metrics"],
         history=metrics["history"],
         curves=base64.b64encode((target / CURVES).read_bytes()).decode(),
-        comparison=read_json(comparison)["models"] if comparison else [],
+        comparison=[flat(model) for model in read_json(comparison)["models"]] if comparison else [],
     )
+
+
+def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row of a comparison whose values are plain: an interval becomes its parts."""
+    made: dict[str, Any] = {}
+    for name, value in row.items():
+        made |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return made
