@@ -23,12 +23,14 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from detect_secrets.core.scan import scan_file, scan_line
-from detect_secrets.settings import default_settings
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.settings import transient_settings
 from tqdm import tqdm
 
 from benchmarks.common import machine
@@ -52,6 +54,7 @@ SUSPICIOUS = (
     "*.p12",
 )
 PUBLIC_KEYS = "*/site-packages/*/test*/*"  # of packages' own tests: everybody has them
+CHECKSUMS = "HexHighEntropyString"
 LONGEST_LINE = 2000  # longer ones are data
 AUDIT_TIMEOUT_S = 300
 
@@ -62,9 +65,15 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
 
+def detectors() -> AbstractContextManager[Any]:
+    """All of detect-secrets' detectors but the one for random hexadecimal text, which takes every checksum of a file for a secret."""
+    known = get_mapping_from_secret_type_to_class().values()
+    return transient_settings({"plugins_used": [{"name": one.__name__} for one in known if one.__name__ != CHECKSUMS]})
+
+
 def secrets_in_files(paths: Iterable[Path]) -> list[str]:
     """Places (`file:line kind`) that look like secrets."""
-    with default_settings():
+    with detectors():
         return [
             f"{path.relative_to(ROOT)}:{found.line_number} {found.type}"
             for path in paths
@@ -75,7 +84,7 @@ def secrets_in_files(paths: Iterable[Path]) -> list[str]:
 def secrets_in_history() -> tuple[int, list[str]]:
     """How many added lines history has, and those that look like secrets, as `commit kind`."""
     commit, lines, found = "", 0, []
-    with default_settings():
+    with detectors():
         for line in _git("log", "--all", "--patch", "--no-color", "--format=commit %h").splitlines():
             if line.startswith("commit "):
                 commit = line.split()[1]
@@ -135,7 +144,7 @@ def file_findings(place: str, data: bytes, needles: list[bytes]) -> list[str]:
     if any(fnmatch(name, pattern) for pattern in SUSPICIOUS) and not fnmatch(place, PUBLIC_KEYS):
         found.append(f"{place}: a file that keys or settings usually lie in")
     if place.startswith(OUR_FOLDERS):
-        with tempfile.NamedTemporaryFile(suffix=f"-{name}") as copy, default_settings():
+        with tempfile.NamedTemporaryFile(suffix=f"-{name}") as copy, detectors():
             Path(copy.name).write_bytes(data)
             found += [f"{place}:{secret.line_number} {secret.type}" for secret in scan_file(copy.name)]
     return found
