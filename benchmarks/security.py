@@ -28,8 +28,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from detect_secrets.core.scan import scan_file, scan_line
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.core.scan import scan_file, scan_line
 from detect_secrets.settings import transient_settings
 from tqdm import tqdm
 
@@ -66,7 +66,7 @@ def tracked_files() -> list[Path]:
 
 
 def detectors() -> AbstractContextManager[Any]:
-    """All of detect-secrets' detectors but the one for random hexadecimal text, which takes every checksum of a file for a secret."""
+    """All of detect-secrets' detectors but the one for random hexadecimal text, which takes every file's checksum for a secret."""
     known = get_mapping_from_secret_type_to_class().values()
     return transient_settings({"plugins_used": [{"name": one.__name__} for one in known if one.__name__ != CHECKSUMS]})
 
