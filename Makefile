@@ -36,8 +36,9 @@ help:  ## this list
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
-.venv/.setup-dev: .venv/.setup requirements-dev.txt
+.venv/.setup-dev: .venv/.setup requirements-dev.txt requirements-distributed.txt
 	$(PIP) install -r requirements-dev.txt
+	$(PIP) install --no-deps -r requirements-distributed.txt
 	touch $@
 
 # the auditor in an environment of its own: it is not part of what it audits

@@ -52,9 +52,10 @@ class EmbeddingTables(nn.Module):
     def look_up(self, size: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and first-order weights of rows of the table of one size: [*] -> [*, size], [*, 1] ([*, 0] without)."""
         table = self.sizes[str(size)]
-        if isinstance(table, RowTable):
-            return table.look_up(rows, size)
-        weight: Tensor = table.weight  # type: ignore[assignment]
+        if not isinstance(table, nn.Embedding):
+            found: tuple[Tensor, Tensor] = table.look_up(rows, size)  # type: ignore[operator]
+            return found
+        weight: Tensor = table.weight
         return look_up(weight, rows, size)
 
     def learn_by_row(self) -> None:

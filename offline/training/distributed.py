@@ -115,7 +115,7 @@ def place() -> Processes:
 def joined(device: torch.device) -> Iterator[Processes]:
     """Joins the processes that torchrun started for as long as the block runs; one on a GPU uses that of its local rank."""
     processes = place()
-    if processes.count == 1:
+    if "RANK" not in os.environ:
         yield ALONE
         return
     if device.type == "cuda":
