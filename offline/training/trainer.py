@@ -33,6 +33,7 @@ from offline.training.checkpoint import Checkpoint, newest_checkpoint, optimizer
 from offline.training.config import TrainConfig
 from offline.training.dataset import LikeBatch
 from offline.training.distributed import ALONE, Processes
+from offline.training.freed_memory import keep_freed_memory
 from offline.training.optimizers import optimizer_of, rate_at, sparse_optimizer_of
 from offline.training.reproducible import seed_everything
 from offline.training.streaming_auc import StreamingAuc
@@ -118,6 +119,7 @@ class Trainer:
         self.logged_loss = torch.zeros((), dtype=torch.float64)
         self._pending: list[tuple[Tensor, Tensor]] = []
         training = config.training
+        keep_freed_memory()
         seed_everything(training.seed + processes.rank, training.threads, deterministic=self.device.type == "cpu")
 
     def resume(self) -> bool:
