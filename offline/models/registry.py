@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from data_exchange_center.errors import SettingsError
@@ -88,7 +89,7 @@ def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | 
     """The options of a preset, with some replaced.
 
     Raises:
-        SettingsError: no such model, preset or option.
+        SettingsError: no such model, preset or option, or an option of the wrong type.
     """
     entry = architecture(name)
     if preset not in entry.presets:
@@ -98,7 +99,15 @@ def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | 
     unknown = set(changes) - {field.name for field in fields(entry.options)}
     if unknown:
         raise SettingsError(f"model {name!r} has no option {sorted(unknown)[0]!r}", field="rank.model")
-    return replace(entry.options(**entry.presets[preset]), **changes)
+    options = asdict(replace(entry.options(**entry.presets[preset]), **changes))
+    try:
+        return TypeAdapter(entry.options).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"model {name!r}: option {place!r}: {first['msg']}, got {first['input']!r}", field="rank.model"
+        ) from error
 
 
 def options_to_json(options: Any) -> dict[str, Any]:

@@ -28,11 +28,13 @@ from data_exchange_center.validation import validated
 from data_exchange_center.workspace import atomic_folder, read_json, write_json
 from offline.figures import save_figure
 from offline.models.numbers import HEADS
-from offline.models.ranker import WEIGHTS_FILE, Ranker, config_for
+from offline.models.ranker import WEIGHTS_FILE, NetworkConfig, Ranker
+from offline.models.registry import options_of, options_to_json
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
-from offline.rank.click_scores import Scores, save_scores, scored
+from offline.rank.click_scores import Scores, logits_of, save_scores, scored
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
+from offline.training.ctr_data import Columns
 from offline.training.curves import training_figure
 from offline.training.distributed import Processes, joined
 from offline.training.trainer import EPOCHS, LOG, Trainer, best_epoch, device_of, epoch_name, read_log
@@ -164,15 +166,28 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     """
     model, encoder = config.model, parts.encoder
     torch.manual_seed(config.training.seed)
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in model.options.items()}
-    network = config_for(model.name, model.preset, encoder.rows, model.members, encoder.id_types, ("like",), **options)
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in model.options.items()}
+    options = options_to_json(options_of(model.name, model.preset, given))
+    network = NetworkConfig(model.name, options, encoder.rows, model.members, encoder.id_types, ("like",))
     try:
         made = Ranker(encoder.spec, network)
         for place in range(model.members if config.optimizer.embeddings.sparse else 0):
             made.member(place).trunk.tables.learn_by_row()
+        _tried(made)
         return made
-    except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError, MemoryError, AssertionError) as error:
         raise SettingsError(f"model {model.name!r} cannot be built with {model.options}: {error}") from error
+
+
+def _tried(ranker: Ranker) -> None:
+    """Scores two rows of padding, so that options that do not fit together show before training."""
+    columns = Columns.of(ranker.spec)
+    ids, numbers = torch.zeros(2, len(columns.ids), dtype=torch.int32), torch.zeros(2, len(columns.numbers))
+    batch = columns.batch(ids, numbers, torch.zeros(2))
+    with torch.inference_mode():
+        ((_, logits),) = logits_of(ranker, [batch], torch.device("cpu"))
+    if logits.shape != (2,):
+        raise ValueError(f"two rows give logits of shape {logits.shape}")
 
 
 def warm_started(ranker: nn.Module, folder: Path) -> list[str]:

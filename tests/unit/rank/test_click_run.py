@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_exchange_center.errors import DataError, MarqueeError, SettingsError
+from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.workspace import read_json
 from offline.models.ranker import Ranker
-from offline.rank.click_run import CURVES, METRICS, NETWORK, open_run, train_run
+from offline.models.registry import FILES, architecture
+from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
+from offline.rank.click_run import CURVES, METRICS, NETWORK, new_ranker, open_run, train_run
 from offline.rank.click_scores import load_scores
 from offline.training.metrics import auc
 from offline.training.trainer import CHECKPOINTS, Trainer
@@ -21,6 +27,13 @@ from tests.unit.rank.click_files import click_files, files_config
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return click_files(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def parts(files: Path, tmp_path_factory: pytest.TempPathFactory) -> EncodedParts:
+    config = files_config(files, tmp_path_factory.mktemp("fuzz"))
+    rows, prepared = RawRows(config, load_spec(config.features.spec)), Path(config.training.output)
+    return EncodedParts(config, rows, fitted_encoder(rows, prepared), prepared)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -154,3 +167,24 @@ def test_malformed_rows_that_are_skipped_are_counted(
         train_run(files_config(files, tmp_path / "raise", **values))
     result = train_run(files_config(files, tmp_path / "skip", **values, **{"data.on_error": "skip"}))
     assert result["rows"]["train"] == 600 and "train: 1 malformed rows were left out of 601" in caplog.text
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers(-3, 40) | st.floats() | st.text(max_size=4) | st.lists(st.integers(-3, 20))
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), name=st.sampled_from(FILES))
+def test_fuzzed_options_give_a_network_or_a_clear_error(
+    data: st.DataObject, name: str, parts: EncodedParts, files: Path, tmp_path: Path
+) -> None:
+    known = [field.name for field in fields(architecture(name).options)]
+    options = data.draw(st.dictionaries(st.sampled_from([*known, "other"]), VALUES, max_size=3))
+    config = files_config(files, tmp_path).with_values(**{"model.name": name, "model.options": options})
+    try:
+        made = new_ranker(config, parts)
+    except SettingsError as error:
+        assert name in error.message
+    else:
+        assert isinstance(made, Ranker)
