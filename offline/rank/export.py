@@ -35,7 +35,7 @@ from offline.rank.torch_scorer import TorchScorer
 from offline.release.s2_pack_scorer import pack_scorer
 
 TOLERANCE = 1e-5  # of any output but logits
-ROWS = 10_000  # of the comparison
+ROWS, CHUNK = 10_000, 1_000  # of the comparison, and of one call
 ORDER = ("like", "like_logit", "score", "score_logit")  # in which --output-names names them
 MODEL, EXPORTED, EXPORT = "model.onnx", "export.json", "export"
 
@@ -131,13 +131,17 @@ def parity_with_torch(folder: Path, encoder: FittedEncoder, names: Names, rows: 
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
     taken = {given.name for given in session.get_inputs()}
-    made = session.run(list(names.outputs.values()), {n: raw[f] for f, n in names.inputs.items() if n in taken})
-    expected = TorchScorer(folder)(raw)
-    found = {}
-    for name, values in zip(names.outputs, made, strict=True):
-        delta = np.abs(values.astype(np.float64) - expected[name])
-        delta[~np.isfinite(values)] = np.inf
-        found[name] = (float(delta.max()), int(delta.argmax()))
+    scorer = TorchScorer(folder)
+    found: dict[str, tuple[float, int]] = dict.fromkeys(names.outputs, (-1.0, 0))
+    for start in range(0, rows, CHUNK):
+        part = {name: values[start : start + CHUNK] if len(values) == rows else values for name, values in raw.items()}
+        given = {name: part[feature] for feature, name in names.inputs.items() if name in taken}
+        made = session.run(list(names.outputs.values()), given)
+        expected = scorer(part)
+        for name, values in zip(names.outputs, made, strict=True):
+            delta = np.abs(values.astype(np.float64) - expected[name])
+            delta[~np.isfinite(values)] = np.inf
+            found[name] = max(found[name], (float(delta.max()), start + int(delta.argmax())))
     worst = max(found, key=lambda name: found[name][0])
     logits = [delta for name, (delta, _) in found.items() if name.endswith("_logit")]
     return {
