@@ -83,7 +83,6 @@ def shard_tables(ranker: Ranker, processes: Processes, *, learning_rate: float) 
         raise SettingsError(
             f"tables are sharded by TorchRec, which cannot be loaded ({error}); "
             "pip install --no-deps -r requirements-distributed.txt",
-            field="training.shard_tables",
         ) from error
     sharder = EmbeddingCollectionSharder()
     plan = {}
