@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from data_exchange_center.feature_spec import Feature
 
 OPSET, ML_OPSET, IR_VERSION = 20, 3, 10
-HUGE = 1e30  # float32 inputs saturate here
+HUGE = 1e15  # float32 inputs saturate here: the product of any two, times thousands, is still a float32
 FARTHEST = 2**53  # int64 inputs saturate here
 
 TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT, "string": TensorProto.STRING}

@@ -19,7 +19,7 @@ from torch import Tensor
 from data_exchange_center.feature_spec import Cross, Feature
 from offline.models.columns import Columns
 
-FAR = 1e9  # beyond any rate
+FAR = 3e38  # beyond any rate
 
 
 def cross_of(feature: Feature) -> Cross:
@@ -42,7 +42,9 @@ def over_axis(crosses: Sequence[Cross], scalars: Columns, lists: Mapping[str, Te
     made = []
     for cross in crosses:
         if cross.op == "axis_share":
-            made.append(sum_of[id(cross)] / there.clamp(min=1) / (scalars.take(cross.inputs[2:]).float() + 1))
+            made.append(
+                sum_of[id(cross)] / there.clamp(min=1) / (scalars.take(cross.inputs[2:]).float().clamp(min=0) + 1)
+            )
             continue
         if cross.op == "axis_rate":
             value = sum_of[id(cross)] / there.clamp(min=1)
@@ -60,7 +62,7 @@ def _prior(cross: Cross, scalars: Columns) -> Tensor | float:
 def _rates(cross: Cross, scalars: Columns, lists: Mapping[str, Tensor]) -> Tensor:
     total, count = (lists[name].float() for name in cross.inputs[1:3])
     strength = float(cross.parameters.get("strength", 1.0))  # type: ignore[arg-type]
-    return (total + strength * _prior(cross, scalars)) / (count + strength)
+    return (total + strength * _prior(cross, scalars)) / (count.clamp(min=0) + strength)
 
 
 def _dots(places: Tensor, vectors: Sequence[Tensor]) -> Tensor:

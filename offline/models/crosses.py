@@ -3,7 +3,8 @@
 A scalar operation computes many crosses at once: it reads matrices that broadcast against each other ([*u, k] or [*i, k], one
 column a cross, or one column for all where they share an input) and parameters [k], and returns float32 [*, k]. Operations over
 an axis are in axis_crosses.py. Crosses hold nothing that learns, so training computes them once; serving computes them in the
-exported graph. An operation is total: zero counts, missing timestamps and absent terms have a defined answer.
+exported graph. An operation is total: zero counts, missing timestamps and absent terms have a defined answer, and so has whatever
+an input may be, since the encoder replaces NaN and bounds numbers at HUGE. Negative counts are none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from offline.models.axis_crosses import cross_of, over_axis
 from offline.models.columns import Columns
 
 Parameters = Mapping[str, Tensor]
+SMALLEST_STRENGTH = 1e-6  # of a prior: below, HUGE over it is no float32
 LONGEST = 10 * 365.25 * 86400.0  # seconds: elapsed times saturate here, and a missing timestamp counts as this long ago
 
 
@@ -121,6 +123,12 @@ def check(feature: Feature) -> None:
         if not isinstance(value, int | float):
             raise SpecError(
                 f"cross {feature.name!r}: parameter {name!r} must be a number, not {value!r}", field=feature.name
+            )
+        smallest = SMALLEST_STRENGTH if name == "strength" else 0.0
+        if not smallest <= value:
+            raise SpecError(
+                f"cross {feature.name!r}: parameter {name!r} must be at least {smallest:g}, not {value!r}",
+                field=feature.name,
             )
 
 

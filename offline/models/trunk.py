@@ -27,6 +27,8 @@ from offline.models.layers import Sides, mask_of
 from offline.models.numbers import Head, Numbers
 from offline.models.tables import EmbeddingTables
 
+WIDEST = 1e3  # numbers that enter as they come, weights of lists and dense vectors, saturate here: products of many stay finite
+
 
 class Sequence(NamedTuple):
     """The elements of a list of the user's, for an architecture that pools them by the item at hand.
@@ -214,7 +216,7 @@ class Trunk(nn.Module):
         user, item = (self._side(inputs, side) for side in SIDES)
         vectors = Sides(self._vectors(inputs, "user", numbers.user), self._vectors(inputs, "item", numbers.item))
         sequences = tuple(
-            Sequence(*user.elements[name], inputs.get(RAW + self.spec[name].weights), item.singles[target])
+            Sequence(*user.elements[name], self._weights(inputs, self.spec[name]), item.singles[target])
             for name, target in self.targets.items()
         )
         return Assembled(user.fields, item.fields, (user.weight, item.weight), numbers, vectors, sequences)
@@ -278,15 +280,20 @@ class Trunk(nn.Module):
         length = mask.sum(-1)[..., None, None]
         if feature.type == "multi_categorical":
             return sum_of_fields(vectors).unsqueeze(-2) / length.clamp(min=1.0)
-        if not feature.weights:
+        weights = self._weights(inputs, feature)
+        if weights is None:
             return sum_of_fields(vectors).unsqueeze(-2) / torch.sqrt(length + 1.0)
-        return torch.matmul(torch.stack((mask, inputs[RAW + feature.weights]), -2), vectors) / torch.sqrt(length + 1.0)
+        return torch.matmul(torch.stack((mask, weights), -2), vectors) / torch.sqrt(length + 1.0)
+
+    def _weights(self, inputs: Mapping[str, Tensor], feature: Feature) -> Tensor | None:
+        """The value that goes with each element of a list, [*, L]; None where the feature declares none."""
+        return inputs[RAW + feature.weights].clamp(-WIDEST, WIDEST) if feature.weights else None
 
     def _vectors(self, inputs: Mapping[str, Tensor], side: Side, like: Tensor) -> Tensor:
         tensors = [inputs[ENCODED + feature.name] for feature in self.vector_columns(side)]
         if not tensors:
             return like[..., :0]
-        return tensors[0] if len(tensors) == 1 else torch.cat(tensors, -1)
+        return (tensors[0] if len(tensors) == 1 else torch.cat(tensors, -1)).clamp(-WIDEST, WIDEST)
 
     def _owner(self, feature: Feature) -> str:
         return self.spec.vocabulary_of(feature).name
