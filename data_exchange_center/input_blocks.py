@@ -10,8 +10,9 @@ scalars, then lists; each in declared order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,11 @@ class InputBlock:
     def per_candidate(self) -> bool:
         """Whether it has a row per candidate; else one row."""
         return self.entity in ("item", "candidate")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of its features."""
+        return tuple(feature.name for feature in self.features)
 
     @property
     def width(self) -> int:
@@ -95,18 +101,22 @@ def input_blocks(spec: FeatureSpec, id_types: tuple[str, str]) -> list[InputBloc
     Args:
         id_types: dtypes of user and item ids, as the log declares them.
     """
-    raw = {feature.name for feature in raw_inputs(spec)}
     made = []
     for entity in ENTITIES:
         features = [feature for feature in spec.inputs if feature.entity == entity]
         for key in (feature for feature in features if feature.key):
             made.append(InputBlock(key.name, entity, spec.dtype_of(key, *id_types), (key,), is_key=True))
         for dtype in DTYPES:
-            here = [f for f in features if not f.key and spec.dtype_of(f, *id_types) == dtype]
-            here.sort(key=lambda feature: (feature.is_list, feature.name not in raw, not is_number(feature)))
+            here = [f for f in in_block_order(spec, features) if not f.key and spec.dtype_of(f, *id_types) == dtype]
             if here:
                 made.append(InputBlock(f"{entity}.{dtype}", entity, dtype, tuple(here)))
     return made
+
+
+def in_block_order(spec: FeatureSpec, features: Iterable[Feature]) -> list[Feature]:
+    """Features of one entity in the order in which those of one dtype lie in its blocks."""
+    raw = {feature.name for feature in raw_inputs(spec)}
+    return sorted(features, key=lambda feature: (feature.is_list, feature.name not in raw, not is_number(feature)))
 
 
 def pack_inputs(blocks: Sequence[InputBlock], columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

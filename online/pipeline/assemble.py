@@ -8,11 +8,12 @@ import numpy as np
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
-from data_exchange_center.input_blocks import pack_inputs, unpack_inputs
+from data_exchange_center.input_blocks import InputBlock, unpack_inputs
 from online.pipeline.release_view import ID_DTYPES, ReleaseView
 from online.stores.ports import FeatureRows, Id
 
 _DTYPES: dict[str, type] = {"int64": np.int64, "float32": np.float32, "string": object}
+_NONE = np.empty(0, np.int64)
 
 
 def assemble(
@@ -40,17 +41,37 @@ def assemble(
     Raises:
         StoreError: a store did not deliver a declared feature.
     """
+    own = {"user": user, "item": items, "candidate": FeatureRows(dict(candidates), _NONE)}
     inputs: dict[str, np.ndarray] = {}
+    for block in view.blocks:
+        if block.is_key:
+            inputs[block.name] = _ids(view, user_id) if block.entity == "user" else item_ids
+        elif block.entity == "context":
+            inputs[block.name] = np.full((1, block.width), now, _DTYPES[block.dtype])
+        else:
+            inputs[block.name] = _matrix(block, own[block.entity])
+    if view.blocks:
+        return inputs
     for feature in view.spec.inputs:
         if feature.key:
-            ids = np.array([user_id], ID_DTYPES[view.user_type]) if feature.entity == "user" else item_ids
-            inputs[feature.name] = ids
+            inputs[feature.name] = _ids(view, user_id) if feature.entity == "user" else item_ids
         elif feature.entity == "context":
             inputs[feature.name] = np.array([now], _DTYPES[feature.dtype])
         else:
-            source = {"user": user.columns, "item": items.columns, "candidate": candidates}[feature.entity]
-            inputs[feature.name] = _column(feature, source)
-    return pack_inputs(view.blocks, inputs)
+            inputs[feature.name] = _column(feature, own[feature.entity].columns)
+    return inputs
+
+
+def _ids(view: ReleaseView, user_id: Id) -> np.ndarray:
+    return np.array([user_id], ID_DTYPES[view.user_type])
+
+
+def _matrix(block: InputBlock, rows: FeatureRows) -> np.ndarray:
+    """The rows' own matrix where it holds what the block does; else one put together."""
+    names, matrix = rows.matrices.get(block.dtype, ((), _NONE))
+    if names == block.names:
+        return matrix
+    return block.pack({feature.name: _column(feature, rows.columns) for feature in block.features})
 
 
 def _column(feature: Feature, source: Mapping[str, np.ndarray]) -> np.ndarray:

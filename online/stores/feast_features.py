@@ -31,7 +31,7 @@ from online.stores.feast_loading import drop_release, load_release, promote_rele
 from online.stores.item_shards import Snapshot, shard_count, unpack
 from online.stores.lru import OpenReleases
 from online.stores.ports import FeatureRows, FeatureStore, Id
-from online.stores.stored_features import StoredFeature, from_text
+from online.stores.stored_features import Layout, StoredFeature, from_text
 from online.stores.user_rows import unpack_row
 
 log = logging.getLogger("marquee.stores")
@@ -46,7 +46,7 @@ class OpenView:
     """A release's view as readers need it."""
 
     service: FeatureService
-    features: tuple[StoredFeature, ...]
+    layout: Layout
     id_type: str
     spec_sha256: str
 
@@ -106,12 +106,12 @@ class FeastFeatures(FeatureStore):
             raise StoreUnavailable("feature store: no time left to ask")
         view = self._users.get(release)
         if not view.knows(user_id):
-            return absent_row(view.features)
+            return absent_row(view.layout.features)
         answer = self._read(view.service, {USER_KEY: [user_id]})
         payload = answer.results[-1]
         if not payload.event_timestamps[0].seconds:
-            return absent_row(view.features)
-        return unpack_row(view.features, payload.values[0].bytes_val)
+            return absent_row(view.layout.features)
+        return unpack_row(view.layout, payload.values[0].bytes_val)
 
     def items(self, release: str, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
         if release in self._missing:
@@ -181,8 +181,8 @@ class FeastFeatures(FeatureStore):
                 view, service = self._defined(name)
             except FeastObjectNotFoundException as error:
                 raise StoreUnavailable(f"feature store: no features of release {release}; publish it") from error
-        features = tuple(from_text(view.tags["features"]))
-        return OpenView(service, features, view.tags["id_type"], view.tags["feature_spec_sha256"])
+        layout = Layout(from_text(view.tags["features"]))
+        return OpenView(service, layout, view.tags["id_type"], view.tags["feature_spec_sha256"])
 
     def _defined(self, name: str) -> tuple[Any, FeatureService]:
         view = self._feast.registry.get_feature_view(name, self._feast.project, allow_cache=True)
@@ -197,7 +197,7 @@ class FeastFeatures(FeatureStore):
         numbers = range(1, shard_count(shards[0]))
         for start in range(0, len(numbers), SHARDS_A_READ):
             shards += self._shards(view, release, numbers[start : start + SHARDS_A_READ])
-        return unpack(view.features, shards)
+        return unpack(view.layout.features, shards)
 
     def _shards(self, view: OpenView, release: str, numbers: Sequence[int]) -> list[bytes]:
         answer = self._read(view.service, {SHARD_KEY: list(numbers)})

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from data_exchange_center import columns as c
 from data_exchange_center.feature_spec import Feature
+from data_exchange_center.input_blocks import in_block_order
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import write_table
 from online.stores.feast_definitions import (
@@ -51,7 +52,7 @@ def load_release(feast: FeatureStore, release: Release, folder: Path) -> dict[st
         ("user", release.table("user_features"), c.USER_ID, spec.user_features),
         ("item", release.table("item_features"), c.ITEM_ID, spec.item_features),
     ):
-        made, counts = write_sources(kind, release, table, key, features, folder, loaded)
+        made, counts = write_sources(kind, release, table, key, in_block_order(spec, features), folder, loaded)
         views += made
         rows |= counts
     with quiet():

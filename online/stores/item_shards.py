@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data_exchange_center.errors import StoreError
 from online.stores.ports import FeatureRows, Id
-from online.stores.stored_features import StoredFeature, numpy_column
+from online.stores.stored_features import Layout, StoredFeature, numpy_column
 
 SHARD_ROWS = 256
 KEY, AS_OF = "key", "as_of"  # names inside of a shard; a feature can have any other
@@ -54,12 +54,14 @@ class Snapshot:
 
     Attributes:
         rows: id -> row.
-        columns: feature -> array [items + 1] or [items + 1, length]; the last row holds the defaults, for absent items.
+        layout: of the features in `matrices`.
+        matrices: dtype -> [items + 1, width]; the last row holds the defaults, for absent items.
         timestamps: int64 [items + 1], 0 in the last row.
     """
 
     rows: dict[Id, int] = field(repr=False)
-    columns: dict[str, np.ndarray] = field(repr=False)
+    layout: Layout = field(repr=False)
+    matrices: dict[str, np.ndarray] = field(repr=False)
     timestamps: np.ndarray = field(repr=False)
 
     def gather(self, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
@@ -67,8 +69,8 @@ class Snapshot:
         wanted = item_ids.tolist() if isinstance(item_ids, np.ndarray) else item_ids
         find, absent = self.rows.get, len(self.rows)
         places = np.fromiter((find(item, absent) for item in wanted), np.intp, len(wanted))
-        columns = {name: column.take(places, axis=0) for name, column in self.columns.items()}
-        return FeatureRows(columns, self.timestamps.take(places))
+        taken = {dtype: matrix.take(places, axis=0) for dtype, matrix in self.matrices.items()}
+        return self.layout.rows(taken, self.timestamps.take(places))
 
 
 def unpack(features: Sequence[StoredFeature], shards: Sequence[bytes]) -> Snapshot:
@@ -96,7 +98,8 @@ def unpack(features: Sequence[StoredFeature], shards: Sequence[bytes]) -> Snapsh
             raise StoreError(f"item features: the shards lack {feature.name!r}: load them again", field=feature.name)
         columns[feature.name] = np.concatenate((numpy_column(feature, whole[name]), feature.defaults(1)))
     timestamps = np.append(whole[AS_OF].to_numpy(), 0).astype(np.int64)
-    return Snapshot(rows, columns, timestamps)
+    layout = Layout(features)
+    return Snapshot(rows, layout, layout.matrices(columns), timestamps)
 
 
 def _opened(shard: bytes) -> pa.Table:

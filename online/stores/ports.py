@@ -308,10 +308,13 @@ class FeatureRows:
     Attributes:
         columns: feature -> array [n] or, for list features, [n, length] padded with the declared default.
         timestamps: int64 [n], as of when each row holds, unix seconds; 0 marks an absent row, whose values are the defaults.
+        matrices: dtype -> the names of its features and their columns side by side, [n, width], of which `columns` are views;
+            empty where they are not kept so.
     """
 
     columns: dict[str, np.ndarray] = field(repr=False)
     timestamps: np.ndarray
+    matrices: dict[str, tuple[tuple[str, ...], np.ndarray]] = field(default_factory=dict, repr=False)
 
     @property
     def present(self) -> np.ndarray:

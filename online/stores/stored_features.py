@@ -8,7 +8,7 @@ something absent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
+from online.stores.ports import FeatureRows
 
 ARROW = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 NUMPY: dict[str, Any] = {"int64": np.int64, "float32": np.float32, "string": object}
@@ -47,6 +48,40 @@ class StoredFeature:
         """[rows] or [rows, length] of the default."""
         shape = (rows, self.length) if self.length else (rows,)
         return np.full(shape, self.default, self.numpy_dtype)
+
+
+class Layout:
+    """Features of one dtype side by side in one matrix, in their order: which columns hold which.
+
+    Attributes:
+        features: as given.
+        names: dtype -> names of its features.
+        widths: dtype -> columns of its matrix.
+    """
+
+    def __init__(self, features: Sequence[StoredFeature]) -> None:
+        self.features = tuple(features)
+        self.names: dict[str, tuple[str, ...]] = dict.fromkeys(NUMPY, ())
+        self.widths = dict.fromkeys(NUMPY, 0)
+        self._places: list[tuple[str, str, int | slice]] = []
+        for feature in features:
+            start = self.widths[feature.dtype]
+            end = self.widths[feature.dtype] = start + (feature.length or 1)
+            self.names[feature.dtype] += (feature.name,)
+            self._places.append((feature.name, feature.dtype, slice(start, end) if feature.length else start))
+
+    def matrices(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays [n] or [n, length] by feature -> dtype -> [n, width], for the dtypes that there are."""
+        found: dict[str, list[np.ndarray]] = {}
+        for feature in self.features:
+            column = columns[feature.name]
+            found.setdefault(feature.dtype, []).append(column if feature.length else column[:, None])
+        return {dtype: np.ascontiguousarray(np.concatenate(parts, axis=1)) for dtype, parts in found.items()}
+
+    def rows(self, matrices: Mapping[str, np.ndarray], timestamps: np.ndarray) -> FeatureRows:
+        """Matrices [n, width] by dtype as rows of features, whose columns are views."""
+        columns = {name: matrices[dtype][:, place] for name, dtype, place in self._places}
+        return FeatureRows(columns, timestamps, {dtype: (self.names[dtype], matrices[dtype]) for dtype in matrices})
 
 
 def stored_features(features: Iterable[Feature], id_types: dict[str, str]) -> list[StoredFeature]:

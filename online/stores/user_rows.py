@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data_exchange_center.errors import StoreError
 from online.stores.ports import FeatureRows
-from online.stores.stored_features import StoredFeature, numpy_column
+from online.stores.stored_features import Layout, StoredFeature, numpy_column
 
 INTEGER, FLOAT = np.dtype("<i8"), np.dtype("<f4")
 
@@ -41,37 +41,26 @@ def pack_rows(features: Sequence[StoredFeature], as_of: pa.Array, columns: Mappi
     ]
 
 
-def unpack_row(features: Sequence[StoredFeature], value: bytes) -> FeatureRows:
-    """The row (n = 1) that `pack_rows` packed.
+def unpack_row(layout: Layout, value: bytes) -> FeatureRows:
+    """The row (n = 1) that `pack_rows` packed of the layout's features.
 
     Raises:
         StoreError: the value is of another form.
     """
-    widths = [feature.length or 1 for feature in features]
-    counts = {
-        dtype: sum(width for feature, width in zip(features, widths, strict=True) if feature.dtype == dtype)
-        for dtype in ("int64", "float32", "string")
-    }
+    widths = layout.widths
     try:
-        integers = np.frombuffer(value, INTEGER, 1 + counts["int64"])
-        floats = np.frombuffer(value, FLOAT, counts["float32"], integers.nbytes)
+        integers = np.frombuffer(value, INTEGER, 1 + widths["int64"])
+        floats = np.frombuffer(value, FLOAT, widths["float32"], integers.nbytes)
         strings = np.array(json.loads(value[integers.nbytes + floats.nbytes :]), object)
     except ValueError as error:
         raise StoreError(
             f"user features: a row of {len(value)} bytes is not readable: {error}; load them again"
         ) from error
-    if strings.shape != (counts["string"],):
+    if strings.shape != (widths["string"],):
         raise StoreError(
-            f"user features: a row holds {strings.size} strings, expected {counts['string']}: load them again"
+            f"user features: a row holds {strings.size} strings, expected {widths['string']}: load them again"
         )
-    values: dict[str, np.ndarray] = {"int64": integers[1:], "float32": floats, "string": strings}
-    starts, columns = dict.fromkeys(values, 0), dict[str, np.ndarray]()
-    for feature, width in zip(features, widths, strict=True):
-        start = starts[feature.dtype]
-        taken = values[feature.dtype][start : start + width]
-        columns[feature.name] = taken[None] if feature.length else taken
-        starts[feature.dtype] = start + width
-    return FeatureRows(columns, integers[:1])
+    return layout.rows({"int64": integers[None, 1:], "float32": floats[None], "string": strings[None]}, integers[:1])
 
 
 def _side_by_side(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_exchange_center.errors import ReleaseError, StoreError, StoreUnavailable
+from data_exchange_center.input_blocks import input_blocks, pack_inputs
 from data_exchange_center.recall_scores import top_rows
 from online.pipeline.assemble import assemble, take
 from online.pipeline.context import RequestContext
@@ -111,6 +113,21 @@ def test_assembled_inputs_have_the_declared_form(chain: Chain) -> None:
         assert inputs[feature.name].shape == ((rows, feature.length) if feature.is_list else (rows,)), feature.name
     outputs = chain.stores.scorer.score(chain.release.id, inputs, 5.0)
     assert outputs["score"].shape == (7,)
+
+
+def test_rows_that_are_kept_side_by_side_enter_packed_graphs_as_they_are(chain: Chain) -> None:
+    types = (chain.view.user_type, chain.view.item_type)
+    view = replace(chain.view, blocks=input_blocks(chain.view.spec, types))
+    single, _, candidates = features(chain, 7)
+    user = chain.stores.features.user(chain.release.id, user_id(chain), 5.0)
+    items = chain.stores.features.items(chain.release.id, view.item_ids[:7])
+    inputs = assemble(view, user_id(chain), view.item_ids[:7], 5, user, items, candidates)
+    by_name = assemble(chain.view, user_id(chain), view.item_ids[:7], 5, single, items, candidates)
+    for name, expected in pack_inputs(view.blocks, by_name).items():
+        assert inputs[name].dtype == expected.dtype and np.array_equal(inputs[name], expected), name
+    kept = [block for block in view.blocks if block.entity in ("user", "item") and not block.is_key]
+    rows = {"user": user, "item": items}
+    assert kept and all(inputs[block.name] is rows[block.entity].matrices[block.dtype][1] for block in kept)
 
 
 def user_id(chain: Chain) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
 from online.stores.item_shards import SHARD_ROWS, pack, shard_count, unpack
 from online.stores.stored_features import (
+    Layout,
     StoredFeature,
     from_text,
     id_types,
@@ -132,3 +134,15 @@ def test_a_snapshot_that_is_not_whole_is_refused(shards: list[bytes], said: str)
 def test_a_snapshot_without_a_declared_feature_is_refused() -> None:
     with pytest.raises(StoreError, match="'colour'"):
         unpack([*FEATURES, StoredFeature("colour", "string", 0, "")], packed(3))
+
+
+def test_features_of_one_dtype_lie_side_by_side_and_columns_are_views_of_them() -> None:
+    layout = Layout(FEATURES)
+    columns = {feature.name: feature.defaults(3) for feature in FEATURES}
+    rows = layout.rows(layout.matrices(columns), np.ones(3, np.int64))
+    for dtype, (names, matrix) in rows.matrices.items():
+        assert names == tuple(feature.name for feature in FEATURES if feature.dtype == dtype)
+        assert matrix.shape == (3, layout.widths[dtype]) and matrix.flags.c_contiguous
+    for feature in FEATURES:
+        assert np.array_equal(rows.columns[feature.name], columns[feature.name])
+        assert np.shares_memory(rows.columns[feature.name], rows.matrices[feature.dtype][1])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_exchange_center.errors import StoreError
-from online.stores.stored_features import StoredFeature
+from online.stores.stored_features import Layout, StoredFeature
 from online.stores.user_rows import pack_rows, unpack_row
 
 FEATURES = (
@@ -37,7 +37,7 @@ def test_a_row_comes_back_as_it_went_in(rows: list[tuple[object, ...]]) -> None:
     columns = {f.name: pa.array(column, f.arrow_type) for f, column in zip(FEATURES, values, strict=True)}
     moments = pa.array(range(100, 100 + len(rows)), pa.int64())
     for place, packed in enumerate(pack_rows(FEATURES, moments, columns)):
-        row = unpack_row(FEATURES, packed)
+        row = unpack_row(Layout(FEATURES), packed)
         assert row.timestamps.tolist() == [100 + place]
         for feature, expected in zip(FEATURES, rows[place], strict=True):
             made = row.columns[feature.name]
@@ -48,7 +48,7 @@ def test_a_row_comes_back_as_it_went_in(rows: list[tuple[object, ...]]) -> None:
 @pytest.mark.parametrize("broken", [b"", b"\x00" * 8, b"\x00" * 60, b"\x00" * 52 + b'["one"]'])
 def test_what_is_no_row_is_named(broken: bytes) -> None:
     with pytest.raises(StoreError, match="load them again"):
-        unpack_row(FEATURES, broken)
+        unpack_row(Layout(FEATURES), broken)
 
 
 def test_numbers_are_little_endian() -> None:
