@@ -66,14 +66,14 @@ LADDER: dict[str, Rung] = {
     "user_features": rung("user_features", "features", "user"),
     "item_features": rung("item_features", "features", "items"),
     "scorer": rung("scorer", "scorer", "score"),
-    "recall": Rung({"items": ("search",)}, frozenset(("item_index", "recall")), frozenset(("vector", "term"))),
+    "recall": Rung({"items": ("search",)}, frozenset(("item_index", "recall")), frozenset(("vector",))),
     "every store": Rung(
         AWAY, frozenset(("user_store", "item_index", "user_features", "item_features", "scorer"))
     ),
     "every store, recall": Rung(
         AWAY,
         frozenset(("user_store", "item_index", "recall", "user_features", "item_features", "scorer")),
-        frozenset(("vector", "term")),
+        frozenset(("vector",)),
     ),
 }  # fmt: skip
 

@@ -77,6 +77,10 @@ class FeatureSettings(Section):
 class RecallSettings(Section):
     dimension: int = Field(64, ge=2, le=512, description="size of the FM's embeddings")
     candidates: int = Field(300, ge=10, le=2000, description="items asked of each channel")
+    terms_from_index: bool = Field(
+        False,
+        description="ask the item index for the term channel too: for catalogs whose arrays are not wanted in the server",
+    )
     neighbours: int = Field(512, ge=10, description="kept per item in the item-to-item similarity")
     exact_items: int = Field(8000, ge=10, description="largest catalog for which the item-to-item solve is exact")
     item_regularization: float = Field(500.0, gt=0, description="ridge of the item-to-item solve, in interactions")

@@ -172,7 +172,14 @@ def judge_chain(
         visitor = read_visitor(context, stores.users, policy.scene, query)
         eligible = eligible_items(view, visitor.unwanted, query.filters)
         proposed = find_candidates(
-            context, stores.items, visitor, query, eligible, policy.per_channel, policy.prerank_size
+            context,
+            stores.items,
+            visitor,
+            query,
+            eligible,
+            policy.per_channel,
+            policy.prerank_size,
+            terms_from_index=policy.terms_from_index,
         )
         answer = recommend(context, stores, query, policy)
         if set(context.degraded) != without:

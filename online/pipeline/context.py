@@ -5,7 +5,7 @@ in a row is not asked at all until it answers again (breaker.py). Parts that can
 from the first rung down:
 
     user_store     profile and history from the release on disk, blocked items from their copy; events since then are not known
-    item_index     the vector and term channels are left out
+    item_index     the vector channel is left out, and the term channel where the index answers that too
     user_features  features from the release on disk, as they were published
     item_features  the same for items
     scorer         the list is ordered by the merged recall scores; `like` repeats that score and is not calibrated

@@ -1,7 +1,8 @@
 """Candidates of one request: every channel proposes, the merge rule orders, popular items fill up what is missing.
 
-The vector and term channels are answered by the item index in one round trip; item-to-item and popularity from the release's
-own arrays. Whoever found a candidate, it gets the score of every channel (data_exchange_center/recall_scores.py).
+The vector channel is answered by the item index; item-to-item, term and popularity from the release's own arrays, whose scores
+every candidate needs anyway. With the setting `recall.terms_from_index` the index answers the term channel too, in the same round
+trip. Whoever found a candidate, it gets the score of every channel (data_exchange_center/recall_scores.py).
 """
 
 from __future__ import annotations
@@ -111,23 +112,30 @@ def find_candidates(
     eligible: np.ndarray,
     per_channel: int,
     size: int,
+    *,
+    terms_from_index: bool = False,
 ) -> Candidates:
     """The candidates of one request.
 
     Args:
         eligible: bool [items]; nothing else becomes a candidate.
         per_channel: items asked of each channel.
+        terms_from_index: ask the index for the term channel too.
         size: candidates at most; when fewer are found, popular items fill up to `query.size`.
     """
     view = context.view
     scores = ChannelScores(view, taste_of(visitor.profile))
     wanted = query.channels or frozenset(CHANNELS)
-    hits = _from_index(context, index, scores.taste, visitor.unwanted, query.filters, wanted, per_channel)
+    of_index = wanted & ({"vector", "term"} if terms_from_index else {"vector"})
+    hits = _from_index(context, index, scores.taste, visitor.unwanted, query.filters, of_index, per_channel)
     # what the index holds is a copy of the release: an item beyond what this request may answer is not taken from it
     hits = [_eligible_only(found, eligible) for found in hits]
     if "item" in wanted and len(scores.taste.history):
         rows = top_rows(scores.item, eligible, per_channel)
         hits.append(Hits("item", rows, scores.item[rows]))
+    if "term" in wanted - of_index and scores.taste.terms:
+        rows = top_rows(scores.term, eligible & (scores.term > 0), per_channel)
+        hits.append(Hits("term", rows, scores.term[rows]))
     order = view.popular(visitor.profile.segment)
     if "popularity" in wanted:
         popularity = view.recall.popularity[view.recall.segment_number(visitor.profile.segment)]

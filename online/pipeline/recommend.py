@@ -35,12 +35,14 @@ class Policy:
     Attributes:
         prerank_size: candidates that are scored (more when a larger list is asked for).
         per_channel: items asked of each recall channel.
+        terms_from_index: the item index answers the term channel, not the release's arrays.
     """
 
     scene: str
     clock: Clock
     prerank_size: int
     per_channel: int
+    terms_from_index: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -49,6 +51,7 @@ class Policy:
             clock=settings.features.clock,
             prerank_size=settings.serve.prerank_size,
             per_channel=settings.recall.candidates,
+            terms_from_index=settings.recall.terms_from_index,
         )
 
 
@@ -64,7 +67,16 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
     with context.stage("recall"):
         eligible = eligible_items(view, visitor.unwanted, query.filters)
         size = max(policy.prerank_size, query.size)
-        candidates = find_candidates(context, stores.items, visitor, query, eligible, policy.per_channel, size)
+        candidates = find_candidates(
+            context,
+            stores.items,
+            visitor,
+            query,
+            eligible,
+            policy.per_channel,
+            size,
+            terms_from_index=policy.terms_from_index,
+        )
         rows = candidates.rows
     if not len(rows):
         return Answer(rows, [], np.empty(0, np.float32), np.empty(0, np.float32), not visitor.known, now, 0)

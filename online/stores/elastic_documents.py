@@ -14,7 +14,7 @@ from data_exchange_center.workspace import read_array
 from online.stores.elastic_queries import lifted, strength_field
 from online.stores.item_arrays import SOURCES, read_item_arrays
 
-LAYOUT = 2  # counts up when documents or mapping change, so that an index of an older layout is built again
+LAYOUT = 3  # counts up when documents or mapping change, so that an index of an older layout is built again
 POPULARITY = "recall/popularity.npy"
 
 

@@ -100,7 +100,9 @@ class ElasticItems(ItemIndex):
         client = self._client.options(request_timeout=ADMIN_TIMEOUT)
         with _errors(f"build {name}"):
             client.indices.delete(index=name, ignore_unavailable=True)
-            client.indices.create(index=name, **index_body(documents.terms, documents.dimension, documents.meta))
+            client.indices.create(
+                index=name, **index_body(documents.terms, documents.dimension, len(documents), documents.meta)
+            )
             failures = [
                 result["index"]
                 for done, result in streaming_bulk(

@@ -68,7 +68,7 @@ class Snapshot:
         """The features of these items in the order asked."""
         wanted = item_ids.tolist() if isinstance(item_ids, np.ndarray) else item_ids
         find, absent = self.rows.get, len(self.rows)
-        places = np.fromiter((find(item, absent) for item in wanted), np.intp, len(wanted))
+        places = np.array([find(item, absent) for item in wanted], np.intp)
         taken = {dtype: matrix.take(places, axis=0) for dtype, matrix in self.matrices.items()}
         return self.layout.rows(taken, self.timestamps.take(places))
 

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from online.stores.elastic_queries import index_body, inner_product, lifted, read_hits, search_body, strength_field
+from online.stores.elastic_queries import (
+    EXACT_ITEMS,
+    index_body,
+    inner_product,
+    lifted,
+    read_hits,
+    search_body,
+    strength_field,
+)
 from online.stores.ports import Filters, TermQuery, VectorQuery
 
 VECTOR = VectorQuery(np.array([1.0, 2.0], np.float32), 10)
@@ -37,14 +45,14 @@ def test_hits_are_ordered_by_score_and_then_by_row() -> None:
 
 def test_filters_and_exclusions_act_inside_the_graph_search() -> None:
     filters = Filters(terms=("War",), year_from=1980)
-    knn = search_body(VECTOR, np.array([4, 5], np.int32), filters, 1.0)["knn"]
+    knn = search_body(VECTOR, np.array([4, 5], np.int32), filters, 1.0)["query"]["knn"]
     assert knn["filter"]["bool"]["must_not"] == [{"terms": {"item_row": [4, 5]}}]
     assert knn["filter"]["bool"]["filter"] == [{"terms": {"terms": ["War"]}}, {"range": {"year": {"gte": 1980}}}]
     assert knn["num_candidates"] >= knn["k"]
 
 
 def test_a_search_without_conditions_sends_none() -> None:
-    assert "filter" not in search_body(VECTOR, NOTHING, Filters(), 1.0)["knn"]
+    assert "filter" not in search_body(VECTOR, NOTHING, Filters(), 1.0)["query"]["knn"]
     query = search_body(TERM, NOTHING, Filters(), 1.0)["query"]["function_score"]
     assert query["query"] == {"bool": {"filter": [{"terms": {"recalled_by": ["Sci-Fi", "War"]}}]}}
 
@@ -57,10 +65,16 @@ def test_every_term_of_a_query_weighs_its_own_column() -> None:
 
 def test_the_mapping_is_strict_and_wide_enough_for_every_term() -> None:
     terms = [f"term {number}" for number in range(3000)]
-    body = index_body(terms, 8, {"release": "r"})
+    body = index_body(terms, 8, 100, {"release": "r"})
     assert body["mappings"]["dynamic"] == "strict"
     assert len(body["mappings"]["properties"]["strength"]["properties"]) == 3000
     assert body["settings"]["mapping.total_fields.limit"] > 3000
+
+
+@pytest.mark.parametrize(("items", "kind"), [(EXACT_ITEMS, "flat"), (EXACT_ITEMS + 1, "hnsw")])
+def test_only_large_catalogs_have_a_graph(items: int, kind: str) -> None:
+    vector = index_body(["War"], 8, items, {})["mappings"]["properties"]["vector"]
+    assert vector["index_options"]["type"] == kind and vector["dims"] == 9
 
 
 @given(

@@ -21,6 +21,7 @@ from offline_to_online.rank import s3_check_offline_and_online
 from offline_to_online.rank.comparison import Findings, Score
 from offline_to_online.rank.parity_requests import ParityRequest, parity_requests
 from offline_to_online.rank.s3_check_offline_and_online import compare, summary
+from online.api.runtime import EXTENSION
 from tests.unit.online.conftest import Chain, make_chain
 
 REQUESTS = 60
@@ -156,7 +157,11 @@ def test_an_altered_profile_is_caught(own: Chain, part: str) -> None:
     ("file", "place", "named"),
     [("recall/item_vectors.npy", (7, 0), "index:vector"), ("recall/term_values.npy", (5,), "index:term")],
 )
-def test_an_altered_index_is_caught(own: Chain, tmp_path: Path, file: str, place: tuple[int, ...], named: str) -> None:
+def test_an_altered_index_is_caught(
+    own: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, place: tuple[int, ...], named: str
+) -> None:
+    server = own.client.application.extensions[EXTENSION]
+    monkeypatch.setattr(server, "policy", replace(server.policy, terms_from_index=True))
     own.stores.items.drop(own.release.id)
     own.stores.items.load(altered(own.release, tmp_path, file, scaled(*place)))
     try:

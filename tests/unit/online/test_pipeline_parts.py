@@ -17,10 +17,10 @@ from online.pipeline.assemble import assemble, take
 from online.pipeline.context import RequestContext
 from online.pipeline.filters import eligible_items, rows_of
 from online.pipeline.query import Query
-from online.pipeline.recall import ChannelScores, first_eligible, taste_of
+from online.pipeline.recall import ChannelScores, find_candidates, first_eligible, taste_of
 from online.pipeline.recommend import warm_up
 from online.pipeline.release_view import load_view, view_of
-from online.pipeline.visitor import Visitor, moment, newcomer
+from online.pipeline.visitor import Visitor, moment, newcomer, read_visitor
 from online.stores.ports import FeatureRows, Filters
 from tests.factories import SNAPSHOT, make_release, make_settings
 from tests.unit.online.conftest import Chain
@@ -128,6 +128,25 @@ def test_rows_that_are_kept_side_by_side_enter_packed_graphs_as_they_are(chain: 
     kept = [block for block in view.blocks if block.entity in ("user", "item") and not block.is_key]
     rows = {"user": user, "item": items}
     assert kept and all(inputs[block.name] is rows[block.entity].matrices[block.dtype][1] for block in kept)
+
+
+def test_terms_are_found_alike_in_the_release_and_in_the_index(chain: Chain) -> None:
+    view, searched = chain.view, 0
+    for user in chain.release.table("users")["user_id"].to_pylist()[:20]:
+        context, query = RequestContext(view, "terms", 5.0), Query(user_id=user, channels=frozenset({"term"}))
+        visitor = read_visitor(context, chain.stores.users, chain.release.scene, query)
+        eligible = eligible_items(view, visitor.unwanted, query.filters)
+        one, other = (
+            find_candidates(context, chain.stores.items, visitor, query, eligible, 30, 20, terms_from_index=way)
+            for way in (False, True)
+        )
+        assert np.array_equal(one.rows, other.rows)
+        assert len(one.hits) == len(other.hits) == bool(visitor.profile.terms)
+        for hits, expected in zip(one.hits, other.hits, strict=True):
+            searched += len(hits.rows)
+            assert hits.channel == expected.channel and np.allclose(hits.scores, expected.scores, rtol=1e-5)
+            assert set(hits.rows.tolist()) == set(expected.rows.tolist())  # scores that are alike may change places
+    assert searched
 
 
 def user_id(chain: Chain) -> Any:
