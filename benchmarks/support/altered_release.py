@@ -16,6 +16,7 @@ from data_exchange_center.release import MANIFEST, Release, open_release
 from data_exchange_center.workspace import read_json, read_table, sha256, write_array, write_json, write_table
 
 Change = Callable[[Path], None]
+LARGEST_WEIGHT = 1e6
 
 
 def altered_copy(release: Release, releases: Path, change: Change) -> Release:
@@ -83,9 +84,10 @@ def with_other_weights(folder: Path, seed: int = 1) -> None:
     model = onnx.load(str(path))
     generator = np.random.default_rng(seed)
     for tensor in model.graph.initializer:
-        # what has no rows is a constant of the graph, a bound among them
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor)
-            moved = (values * (1 + 0.05 * generator.standard_normal(values.shape))).astype(np.float32)
+            # a huge number is a bound of the encoding: moved, it would let infinities in
+            share = np.where(np.abs(values) < LARGEST_WEIGHT, 0.05 * generator.standard_normal(values.shape), 0.0)
+            moved = (values * (1 + share)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(np.asarray(moved, np.float32), tensor.name))
     onnx.save(model, str(path))

@@ -12,7 +12,9 @@ import json
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ WARM_UP = 3  # steps of a network that is thrown away
 
 
 class DeepFM(BaseModel):
-    def __init__(self, feature_map, folder, rate):
+    def __init__(self, feature_map: Any, folder: Path, rate: float) -> None:
         super().__init__(
             feature_map, task="binary_classification", gpu=-1, verbose=0, model_root=str(folder), metrics=["AUC"]
         )
@@ -45,14 +47,14 @@ class DeepFM(BaseModel):
         self.reset_parameters()
         self._max_gradient_norm = 10.0
 
-    def forward(self, inputs):
+    def forward(self, inputs: Any) -> dict[str, torch.Tensor]:
         given = self.get_inputs(inputs)
         embedded = self.embedding_layer(given)
         logit = self.fm(given, embedded) + self.mlp(embedded.flatten(start_dim=1))
         return {"y_pred": self.output_activation(logit)}
 
 
-def feature_map_of(sizes, folder):
+def feature_map_of(sizes: list[int], folder: Path) -> Any:
     made = FeatureMap("clicks", str(folder))
     made.labels = ["label"]
     made.features = OrderedDict(
@@ -65,14 +67,16 @@ def feature_map_of(sizes, folder):
     return made
 
 
-def batches(ids, labels, size, order):
+def batches(
+    ids: torch.Tensor, labels: torch.Tensor, size: int, order: torch.Tensor
+) -> Iterator[dict[str, torch.Tensor]]:
     for start in range(0, len(ids), size):
         taken = order[start : start + size]
         block = ids[taken].long()
         yield {f"f{place}": block[:, place] for place in range(block.shape[1])} | {"label": labels[taken]}
 
 
-def main():
+def main() -> None:
     folder, size, rate, seed = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     seed_everything(seed)

@@ -21,7 +21,7 @@ from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.feature_spec import Feature
 from data_exchange_center.release import Release
 from offline_to_online.profiles import sample_rows
-from online.stores.feast_definitions import FEATURE_TIMESTAMP, ITEM_KEY, USER_KEY, stable_name, view_name
+from online.stores.feast_names import FEATURE_TIMESTAMP, ITEM_KEY, USER_KEY, stable_name, view_name
 from online.stores.stored_features import StoredFeature, id_types, numpy_column, stored_column, stored_features
 
 SAMPLE = 50  # users and items

@@ -34,25 +34,19 @@ from online.stores.feast_import import (
     String,
     ValueType,
 )
+from online.stores.feast_names import (
+    EVENT_TIMESTAMP,
+    FEATURE_TIMESTAMP,
+    ITEM_KEY,
+    PAYLOAD,
+    SHARD_KEY,
+    USER_KEY,
+    view_name,
+)
 from online.stores.stored_features import StoredFeature, to_text
 
-EVENT_TIMESTAMP = "event_timestamp"
-FEATURE_TIMESTAMP = "feature_timestamp"
-USER_KEY, ITEM_KEY, SHARD_KEY = "userid", "itemid", "shard"
-PAYLOAD = "payload"
 FEAST: dict[str, Any] = {"int64": Int64, "float32": Float32, "string": String}
 VALUE = {"int64": ValueType.INT64, "string": ValueType.STRING}
-KINDS = ("user", "row", "item", "shard")
-
-
-def view_name(kind: str, release: str) -> str:
-    """The name of a release's view and service of this kind (one of KINDS)."""
-    return f"ml_{kind}_{release.replace('-', '_')}"
-
-
-def stable_name(kind: str) -> str:
-    """The service that follows the live release."""
-    return f"ml_{kind}"
 
 
 def entity(kind: str, id_type: str) -> Entity:

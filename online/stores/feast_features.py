@@ -24,10 +24,10 @@ import yaml
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import atomic_path
-from online.stores.feast_definitions import SHARD_KEY, USER_KEY, view_name
 from online.stores.feast_import import FeastObjectNotFoundException, FeatureService, RegistryConfig, RepoConfig
 from online.stores.feast_import import FeatureStore as Feast
 from online.stores.feast_loading import drop_release, load_release, promote_release
+from online.stores.feast_names import SHARD_KEY, USER_KEY, view_name
 from online.stores.item_shards import Snapshot, shard_count, unpack
 from online.stores.lru import OpenReleases
 from online.stores.ports import FeatureRows, FeatureStore, Id

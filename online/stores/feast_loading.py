@@ -19,7 +19,9 @@ from data_exchange_center.feature_spec import Feature
 from data_exchange_center.input_blocks import in_block_order
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import write_table
-from online.stores.feast_definitions import (
+from online.stores.feast_definitions import entity, service, view
+from online.stores.feast_import import FeastObjectNotFoundException, FeatureStore, FeatureView
+from online.stores.feast_names import (
     EVENT_TIMESTAMP,
     FEATURE_TIMESTAMP,
     ITEM_KEY,
@@ -27,13 +29,9 @@ from online.stores.feast_definitions import (
     PAYLOAD,
     SHARD_KEY,
     USER_KEY,
-    entity,
-    service,
     stable_name,
-    view,
     view_name,
 )
-from online.stores.feast_import import FeastObjectNotFoundException, FeatureStore, FeatureView
 from online.stores.item_shards import pack
 from online.stores.stored_features import id_types, stored_column, stored_features
 from online.stores.user_rows import pack_rows
