@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from pydantic import ValidationError
 
 from data_exchange_center.errors import SpecError
+from data_exchange_center.feature_operations import transform_name
 from data_exchange_center.feature_spec import Feature, FeatureSpec
 
 
-def selected(spec: FeatureSpec, patterns: Sequence[str], embedding: int = 0) -> FeatureSpec:
+def selected(
+    spec: FeatureSpec, patterns: Sequence[str], embedding: int = 0, min_frequency: int = 0, quantiles: int = 0
+) -> FeatureSpec:
     """The spec of a run that uses some of the features.
 
     Args:
         patterns: names, or shell patterns like `c*_target`; one that starts with `-` takes features away again. They apply in
             order; when the first takes away, it starts from all features. Without any, all features are used.
         embedding: size of every embedding; those of the spec when 0.
+        min_frequency: of every learned vocabulary; those of the spec when 0.
+        quantiles: bins of every number that has fitted ones; those of the spec when 0.
 
     Returns:
         The chosen features; inputs that only derived features and crosses read are kept as `cross_only`, others are gone.
@@ -36,7 +42,11 @@ def selected(spec: FeatureSpec, patterns: Sequence[str], embedding: int = 0) -> 
         if feature.name in needed:
             needed |= set(feature.cross.inputs if feature.cross else feature.derive.inputs if feature.derive else [])
             needed |= {feature.weights} - {""}
-    kept = [_kept(feature, feature.name in chosen, embedding) for feature in spec.features if feature.name in needed]
+    kept = [
+        _kept(feature, feature.name in chosen, embedding, min_frequency, quantiles)
+        for feature in spec.features
+        if feature.name in needed
+    ]
     try:
         return FeatureSpec(scene=spec.scene, folds=spec.folds, features=kept)
     except ValidationError as error:
@@ -52,7 +62,14 @@ def _fitting(spec: FeatureSpec, pattern: str, names: list[str]) -> set[str]:
     return fits
 
 
-def _kept(feature: Feature, chosen: bool, embedding: int) -> Feature:
-    hidden = {} if chosen else {"cross_only": True}
-    size = {"embedding": embedding} if embedding and feature.embedding else {}
-    return feature.model_copy(update={**hidden, **size}) if hidden or size else feature
+def _kept(feature: Feature, chosen: bool, embedding: int, min_frequency: int, quantiles: int) -> Feature:
+    changes: dict[str, Any] = {} if chosen else {"cross_only": True}
+    if embedding and feature.embedding:
+        changes["embedding"] = embedding
+    if min_frequency and feature.vocabulary and feature.vocabulary.policy == "learned":
+        changes["vocabulary"] = feature.vocabulary.model_copy(update={"min_frequency": min_frequency})
+    if quantiles and any(transform_name(step) == "quantiles" for step in feature.transform):
+        changes["transform"] = [
+            {"quantiles": quantiles} if transform_name(step) == "quantiles" else step for step in feature.transform
+        ]
+    return feature.model_copy(update=changes) if changes else feature

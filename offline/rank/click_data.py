@@ -46,7 +46,8 @@ class RawRows:
 
     def __init__(self, config: TrainConfig, spec: FeatureSpec) -> None:
         self.data = config.data
-        self.spec = selected(spec, config.features.select, config.features.embedding)
+        features = config.features
+        self.spec = selected(spec, features.select, features.embedding, features.min_frequency, features.quantiles)
         self._schema = schema_of(spec)
         self._make = source_at(self.data.reader or BUILT_IN)
 

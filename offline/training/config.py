@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_exchange_center.errors import SettingsError
 from data_exchange_center.validation import Section, validated
@@ -61,6 +61,15 @@ class FeaturesConfig(Section):
         [], description="features that the run uses, by name or pattern, -pattern to leave out; all when empty"
     )
     embedding: int = Field(0, ge=0, le=4096, description="size of every embedding; those of the spec when 0")
+    min_frequency: int = Field(0, ge=0, description="of every learned vocabulary; those of the spec when 0")
+    quantiles: int = Field(0, ge=0, le=4096, description="bins of numbers with fitted ones; those of the spec when 0")
+
+    @field_validator("quantiles")
+    @classmethod
+    def _more_than_one_bin(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a number needs 2 bins or more; 0 leaves those of the spec")
+        return value
 
 
 class ModelConfig(Section):

@@ -101,3 +101,13 @@ def test_a_selection_keeps_what_it_needs_hidden_and_drops_the_rest() -> None:
     without = selected(spec, ["-*_count"])
     assert len(without.features) == len(spec.features) - 26
     assert {feature.embedding for feature in selected(spec, [], embedding=5).encoded} == {0, 5}
+
+
+def test_a_selection_sets_frequencies_and_bins_of_those_that_have_some() -> None:
+    spec = load_spec("criteo")
+    chosen = selected(spec, [], min_frequency=50, quantiles=10)
+    assert {feature.vocabulary.min_frequency for feature in chosen.features if feature.vocabulary} == {50}
+    bins = [feature.name for feature in chosen.features if feature.transform == [{"quantiles": 10}]]
+    assert bins == [f"i{place}_bins" for place in range(1, 14)]
+    numbers = ["i1", "c1_count", "c1_target"]
+    assert [chosen[name] for name in numbers] == [spec[name] for name in numbers]
