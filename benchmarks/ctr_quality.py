@@ -24,32 +24,18 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import machine
-from data_exchange_center.settings import Settings
+from data_exchange_center.settings import ROOT, Settings
 from data_exchange_center.step import parser, run_step
-from data_exchange_center.validation import validated
 from offline.datasets.criteo import Clicks, find_clicks
 from offline.rank.click_run import judged, open_run, train_run
 from offline.training.bootstrap import Interval, auc_statistic, bootstrapped, interval, logloss_statistic, paired
-from offline.training.config import TrainConfig
+from offline.training.config import TrainConfig, load_config
 from offline.training.ctr_data import CachedRows
 from offline.training.metrics import auc, logloss
 
-COMMON = {  # by cross-validation: parts 6, 4 and 2 left out of the first seven in turn, two seeds each
-    "features.embedding": 4,
-    "features.min_frequency": 50,
-    "features.quantiles": 10,
-    "model.members": 6,
-    "optimizer.schedule": "cosine",
-    "optimizer.dense": {"learning_rate": 3e-3, "reg": 1e-4},
-    "optimizer.embeddings": {"learning_rate": 3e-3, "reg": 1e-3},
-    "training.batch_size": 1024,
-    "training.epochs": 7,
-    "training.patience": 2,
-    "training.metric": "logloss",
-    "training.save_every": 0,
-}
-CANDIDATES: dict[str, dict[str, Any]] = {
-    "deepfm": {"model.name": "deepfm", "model.options": {"fm_size": 4, "dropout": 0.4}},
+CONFIG = ROOT / "docs" / "examples" / "criteo_sample.yaml"
+CANDIDATES: dict[str, dict[str, Any]] = {  # what differs from the file
+    "deepfm": {},
     "wide_deep": {"model.name": "wide_deep", "model.options": {"wide_numbers": True, "dropout": 0.4}},
 }
 TREES = {
@@ -94,12 +80,12 @@ class Predicted:
 
 def config_of(clicks: Clicks, folder: Path, name: str, seed: int) -> TrainConfig:
     """The settings of one run; test rows are not among its data."""
-    data = {part: [str(path) for path in getattr(clicks, part)] for part in ("train", "validation")}
-    tree = {
-        "data": {**data, "prepared": str(folder / "prepared")},
-        "training": {"output": str(folder / f"{name}-{seed}"), "seed": seed},
+    values: dict[str, Any] = {
+        f"data.{part}": [str(path) for path in getattr(clicks, part)] for part in ("train", "validation")
     }
-    return validated(TrainConfig, tree, "benchmark").with_values(**COMMON, **CANDIDATES[name])
+    values |= {"data.test": [], "data.prepared": str(folder / "prepared")}
+    values |= {"training.output": str(folder / f"{name}-{seed}"), "training.seed": seed}
+    return load_config(CONFIG).with_values(**values, **CANDIDATES[name])
 
 
 def chosen_candidate(clicks: Clicks, folder: Path, names: Sequence[str], seeds: int) -> tuple[str, dict[str, Any]]:

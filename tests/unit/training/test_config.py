@@ -31,6 +31,11 @@ def test_the_example_is_valid_and_names_every_section() -> None:
     assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == set(TrainConfig.model_fields)
 
 
+def test_bins_are_none_or_several(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="2 bins or more"):
+        load_config(written(tmp_path, SMALL), ["features.quantiles=1"])
+
+
 def test_overrides_win_and_take_json_and_yaml(tmp_path: Path) -> None:
     changes = [
         "optimizer.dense.learning_rate=1e-2",
