@@ -2,8 +2,9 @@
 
     <store>/online/feast/   registry.db, feature_store.yaml (for `feast serve`), sources/<release>/*.parquet
 
-Reads hold the service object and take the protobuf answer; an absent row is known by its event timestamp, because stores
-differ in what else they say. The snapshot is refreshed in the background when it is older than `SNAPSHOT_SECONDS`, by swapping
+A user's read goes to Feast's online store itself, for one view, key and value: what Feast does around it for any number of them
+costs more than the read. Shards are read through a service. An absent shard is known by its event timestamp, because stores differ
+in what else they say. The snapshot is refreshed in the background when it is older than `SNAPSHOT_SECONDS`, by swapping
 one reference; when that fails, the one at hand stays. A release whose snapshot could not be loaded is loaded in the background
 too, so that no request waits for a store that is away.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,19 @@ import yaml
 from data_exchange_center.errors import StoreError, StoreUnavailable
 from data_exchange_center.release import Release
 from data_exchange_center.workspace import atomic_path
-from online.stores.feast_import import FeastObjectNotFoundException, FeatureService, RegistryConfig, RepoConfig
+from online.stores.feast_import import (
+    EntityKeyProto,
+    FeastObjectNotFoundException,
+    FeatureService,
+    FeatureView,
+    OnlineStore,
+    RegistryConfig,
+    RepoConfig,
+    ValueProto,
+)
 from online.stores.feast_import import FeatureStore as Feast
 from online.stores.feast_loading import drop_release, load_release, promote_release
-from online.stores.feast_names import SHARD_KEY, USER_KEY, view_name
+from online.stores.feast_names import PAYLOAD, SHARD_KEY, USER_KEY, view_name
 from online.stores.item_shards import Snapshot, shard_count, unpack
 from online.stores.lru import OpenReleases
 from online.stores.ports import FeatureRows, FeatureStore, Id
@@ -45,6 +56,7 @@ SHARDS_A_READ = 64
 class OpenView:
     """A release's view as readers need it."""
 
+    view: FeatureView
     service: FeatureService
     layout: Layout
     id_type: str
@@ -93,6 +105,7 @@ class FeastFeatures(FeatureStore):
         }  # refreshed when a release is not in it
         self._yaml = yaml.safe_dump({**tree, "registry": registry}, sort_keys=False)
         self._feast = Feast(config=RepoConfig(**tree, registry=RegistryConfig(**registry)))
+        self._online: OnlineStore = self._feast._get_provider().online_store
         self._registry = threading.Lock()
         self._users: OpenReleases[OpenView] = OpenReleases(lambda release: self._opened("row", release))
         self._items: OpenReleases[HeldSnapshot] = OpenReleases(self._held)
@@ -107,11 +120,12 @@ class FeastFeatures(FeatureStore):
         view = self._users.get(release)
         if not view.knows(user_id):
             return absent_row(view.layout.features)
-        answer = self._read(view.service, {USER_KEY: [user_id]})
-        payload = answer.results[-1]
-        if not payload.event_timestamps[0].seconds:
-            return absent_row(view.layout.features)
-        return unpack_row(view.layout, payload.values[0].bytes_val)
+        value = ValueProto(string_val=user_id) if isinstance(user_id, str) else ValueProto(int64_val=user_id)
+        key = EntityKeyProto(join_keys=[USER_KEY], entity_values=[value])
+        with self._errors():
+            ((_, found),) = self._online.online_read(self._feast.config, view.view, [key], [PAYLOAD])
+        payload = found[PAYLOAD].bytes_val if found else b""
+        return unpack_row(view.layout, payload) if payload else absent_row(view.layout.features)
 
     def items(self, release: str, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
         if release in self._missing:
@@ -161,8 +175,14 @@ class FeastFeatures(FeatureStore):
         self._items.clear()
 
     def _read(self, service: FeatureService, keys: dict[str, list[Any]]) -> Any:
-        try:
+        with self._errors():
             return self._feast.get_online_features(features=service, entity_rows=keys).proto
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Feast's errors as the port's."""
+        try:
+            yield
         except self._away as error:
             raise StoreUnavailable(f"feature store: {error}") from error
         except FeastObjectNotFoundException as error:
@@ -182,7 +202,7 @@ class FeastFeatures(FeatureStore):
             except FeastObjectNotFoundException as error:
                 raise StoreUnavailable(f"feature store: no features of release {release}; publish it") from error
         layout = Layout(from_text(view.tags["features"]))
-        return OpenView(service, layout, view.tags["id_type"], view.tags["feature_spec_sha256"])
+        return OpenView(view, service, layout, view.tags["id_type"], view.tags["feature_spec_sha256"])
 
     def _defined(self, name: str) -> tuple[Any, FeatureService]:
         view = self._feast.registry.get_feature_view(name, self._feast.project, allow_cache=True)

@@ -45,6 +45,9 @@ with _lean():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.errors import FeastObjectNotFoundException
+    from feast.infra.online_stores.online_store import OnlineStore
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+    from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.repo_config import RegistryConfig
     from feast.types import Array, Bytes, FeastType, Float32, Int64, String
 
@@ -54,6 +57,7 @@ __all__ = [
     "Array",
     "Bytes",
     "Entity",
+    "EntityKeyProto",
     "FeastObjectNotFoundException",
     "FeastType",
     "FeatureService",
@@ -63,9 +67,11 @@ __all__ = [
     "FileSource",
     "Float32",
     "Int64",
+    "OnlineStore",
     "ParquetFormat",
     "RegistryConfig",
     "RepoConfig",
     "String",
+    "ValueProto",
     "ValueType",
 ]
