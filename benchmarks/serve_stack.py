@@ -34,6 +34,7 @@ from benchmarks.support.plain_stack import CONFIG, remove, store
 from benchmarks.support.stack import REAL, end_on_sigterm, get_json, machine, marquee_server, stack
 from data_exchange_center import columns as c
 from data_exchange_center.errors import StoreError
+from data_exchange_center.input_blocks import blocks_of_release
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import ROOT, Settings
 from data_exchange_center.step import parser, run_step
@@ -188,6 +189,7 @@ def serve_stack(settings: Settings | None, turns: int, seconds: float) -> dict[s
             "model": model,
             "version": version,
             "features": [feature.model_dump(mode="json") for feature in release.spec().inputs],
+            "inputs": {block.name: list(block.names) for block in blocks_of_release(release)},
         }
         users = np.random.default_rng(0).permutation(release.table("users", [c.USER_ID])[c.USER_ID].to_pylist())
         result = side_by_side(running.settings, config, users.tolist()[:200], turns, seconds)

@@ -111,23 +111,28 @@ def create_app() -> Flask:
     model = requests.get(f"{config['triton']}/v2/models/{config['model']}/config", timeout=TIMEOUT_S).json()
 
     def tensor(declared: dict[str, Any], user_id: Any, user: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
-        feature = features[declared["name"]]
-        if feature.entity == "context":
-            source = [{feature.name: user["last_timestamp"] + 1}]
+        members = [features[name] for name in config["inputs"].get(declared["name"], [declared["name"]])]
+        if members[0].entity == "context":
+            source = [dict.fromkeys((member.name for member in members), user["last_timestamp"] + 1)]
         else:
-            source = [user | {c.USER_ID: user_id}] if feature.entity == "user" else rows
+            source = [user | {c.USER_ID: user_id}] if members[0].entity == "user" else rows
         values: list[Any] = []
         for row in source:
-            value = row.get(feature.name)
-            if feature.is_list:
-                values += (list(value or []) + [feature.missing] * feature.length)[: feature.length]
-            else:
-                values.append(feature.missing if value is None else value)
+            for feature in members:
+                value = row.get(feature.name)
+                if feature.is_list:
+                    values += (list(value or []) + [feature.missing] * feature.length)[: feature.length]
+                else:
+                    values.append(feature.missing if value is None else value)
         if declared["data_type"] == "TYPE_STRING":
             values = [str(value or "") for value in values]
-        shape = [len(source), feature.length] if feature.is_list else [len(source)]
-        datatype = DATATYPES[declared["data_type"]]
-        return {"name": feature.name, "shape": shape, "datatype": datatype, "data": values}
+        shape = [len(source), *(int(size) for size in declared["dims"][1:])]
+        return {
+            "name": declared["name"],
+            "shape": shape,
+            "datatype": DATATYPES[declared["data_type"]],
+            "data": values,
+        }
 
     @app.post("/ml/rec")
     def recommend() -> Response:
