@@ -41,6 +41,7 @@ features:
   - {name: since, entity: cross, type: numeric, cross: {op: elapsed, inputs: [now, last_timestamp]}}
   - {name: taste_rate, entity: cross, type: numeric, cross: {op: axis_rate, inputs: [places, taste, taste_events]}}
 """
+TWO_SIDED = ("user_id", "item_id", "history", "history_labels", "events", "text", "popularity")
 
 
 def tiny_spec() -> FeatureSpec:
@@ -50,6 +51,16 @@ def tiny_spec() -> FeatureSpec:
 
 def tiny_encoder(ids: str = "int64") -> FittedEncoder:
     """Vocabularies of 5 users and 7 items (ids 1.. or "u1", "i1"..)."""
+    return _encoder(tiny_spec(), ids)
+
+
+def two_sided_encoder() -> FittedEncoder:
+    """The part of it that gives every block an architecture reads a width on both sides, where there are both; no crosses."""
+    spec = tiny_spec()
+    return _encoder(FeatureSpec(scene="two_sided", features=[spec[name] for name in TWO_SIDED]), "int64")
+
+
+def _encoder(spec: FeatureSpec, ids: str) -> FittedEncoder:
     users = [number if ids == "int64" else f"u{number}" for number in range(1, 6)]
     items = [number if ids == "int64" else f"i{number}" for number in range(1, 8)]
     vocabularies = {
@@ -58,7 +69,13 @@ def tiny_encoder(ids: str = "int64") -> FittedEncoder:
         "genres": Vocabulary("genres", GENRES, 3),
     }
     statistics = {"events": Statistics((1.5,), (0.5,)), "text": Statistics((0.1, -0.2), (1.0, 2.0))}
-    return FittedEncoder(tiny_spec(), vocabularies, Fitted(statistics), (ids, ids))
+    used = {feature.name for feature in spec.features}
+    return FittedEncoder(
+        spec,
+        {name: one for name, one in vocabularies.items() if name in used},
+        Fitted({name: one for name, one in statistics.items() if name in used}),
+        (ids, ids),
+    )
 
 
 CLICKS = """
@@ -113,7 +130,7 @@ def tiny_request(encoder: FittedEncoder, items: int, seed: int = 0) -> dict[str,
             numbers.shape
         )
 
-    return {
+    values = {
         "user_id": identities("u", random.integers(1, 9, 1)),
         "item_id": identities("i", random.integers(1, 12, items)),
         "genres": random.choice([*GENRES, "Opera", ""], (items, 3)).astype(object),
@@ -131,3 +148,4 @@ def tiny_request(encoder: FittedEncoder, items: int, seed: int = 0) -> dict[str,
         "now": np.array([880_000_777], np.int64),
         "recall": random.standard_normal(items).astype(np.float32),
     }
+    return {feature.name: values[feature.name] for feature in encoder.spec.inputs}
