@@ -157,12 +157,14 @@ def _shape(feature: Feature, users: int | str, items: int | str) -> list[int | s
 
 def _ids(graph: Graph, feature: Feature, kind: str, value: str, vocabulary: Vocabulary, policy: str) -> str:
     """int64 ids in the feature's shape."""
-    if policy in ("growing", "hashed"):
+    if policy in ("growing", "hashed", "raw"):
         if kind != "int64":
             raise SpecError(
                 f"feature {feature.name!r}: a {policy} vocabulary reads int64 in the graph, not {kind}",
                 field=feature.name,
             )
+        if policy == "raw":
+            return value
         if policy == "hashed":
             buckets = graph.integer(vocabulary.capacity)
             ids = graph.add("Add", graph.add("Mod", value, buckets), graph.integer(FIRST))

@@ -32,11 +32,7 @@ def selected(
     Raises:
         SpecError: a pattern that fits no feature, nothing left, or the owner of a shared vocabulary left out.
     """
-    names = [feature.name for feature in spec.features]
-    chosen = set(names) if not patterns or patterns[0].startswith("-") else set()
-    for pattern in patterns:
-        fits = _fitting(spec, pattern.removeprefix("-"), names)
-        chosen = chosen - fits if pattern.startswith("-") else chosen | fits
+    chosen = chosen_names(spec, patterns)
     needed = set(chosen)
     for feature in reversed(spec.features):
         if feature.name in needed:
@@ -51,6 +47,16 @@ def selected(
         return FeatureSpec(scene=spec.scene, folds=spec.folds, features=kept)
     except ValidationError as error:
         raise SpecError(f"scene {spec.scene}: features {list(patterns)}: {error.errors()[0]['msg']}") from error
+
+
+def chosen_names(spec: FeatureSpec, patterns: Sequence[str]) -> set[str]:
+    """Names of the features that fit, see `selected`; SpecError for a pattern that fits none."""
+    names = [feature.name for feature in spec.features]
+    chosen = set(names) if not patterns or patterns[0].startswith("-") else set()
+    for pattern in patterns:
+        fits = _fitting(spec, pattern.removeprefix("-"), names)
+        chosen = chosen - fits if pattern.startswith("-") else chosen | fits
+    return chosen
 
 
 def _fitting(spec: FeatureSpec, pattern: str, names: list[str]) -> set[str]:

@@ -47,7 +47,8 @@ class VocabularyPolicy(Declared):
     """How raw values become ids.
 
     Attributes:
-        policy: `fixed` tokens; `learned` from the fit's rows; `growing` with a capacity; `hashed` into buckets.
+        policy: `fixed` tokens; `learned` from the fit's rows; `growing` with a capacity; `hashed` into buckets. `raw` is never
+            declared: while a run's embeddings grow (growing_features.py), ids go through the encoder as they are.
         tokens: of a fixed vocabulary.
         min_frequency: tokens seen less often in the fit's rows fall to UNK.
         capacity: most tokens a growing vocabulary can hold, UNK and padding not counted.
@@ -56,7 +57,7 @@ class VocabularyPolicy(Declared):
         missing: the missing value is a token of its own, the first one, however rare (learned and growing vocabularies).
     """
 
-    policy: Literal["fixed", "learned", "growing", "hashed"] = "learned"
+    policy: Literal["fixed", "learned", "growing", "hashed", "raw"] = "learned"
     tokens: list[int | str] = []
     min_frequency: int = Field(1, ge=1)
     capacity: int = Field(0, ge=0)
@@ -101,6 +102,7 @@ class Feature(Declared):
         hash: the column may hold text: each text becomes an int64 by rows/categories.py.
         transform: applied in order to numeric values, e.g. ["log1p", "standardize"], {"clip": [0, 1]}, {"quantiles": 40}.
         embedding: size of the embedding; 0: the value goes in as it is.
+        combiner: what the embeddings of a multi-categorical feature's elements become, their `mean` or their `sum`.
         default: stands for a missing value: null, and NaN of a number. A missing number of a candidate travels as NaN into the
             graph, which replaces it, so that each feature derived from it can have a default of its own.
         key: the value is the entity's id: known from the request, not stored.
@@ -120,6 +122,7 @@ class Feature(Declared):
     vocabulary: VocabularyPolicy | None = None
     transform: list[Step] = []
     embedding: int = Field(0, ge=0)
+    combiner: Literal["mean", "sum"] = "mean"
     default: Scalar | None = None
     key: bool = False
     cross: Cross | None = None
@@ -170,6 +173,8 @@ class Feature(Declared):
             raise ValueError(f"a {self.dtype} feature without a vocabulary cannot enter the network")
         if self.weights and (self.type != "sequence" or self.vocabulary is None):
             raise ValueError("`weights` belongs to a sequence with a vocabulary")
+        if self.combiner != "mean" and self.type != "multi_categorical":
+            raise ValueError("`combiner` belongs to a multi_categorical feature")
         if self.vocabulary is not None and self.vocabulary.missing and self.is_list:
             raise ValueError("a missing element of a list is padding; `missing` is for single values")
         if self.hash and (self.dtype != "int64" or self.derive is not None):
@@ -332,13 +337,20 @@ def load_spec(name_or_path: str | Path) -> FeatureSpec:
         raise SpecError(f"{path}: no such feature spec; built-in ones are {known}")
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return FeatureSpec.model_validate(tree)
+        spec = FeatureSpec.model_validate(tree)
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = _place(tree, first["loc"])
         raise SpecError(f"{path}: {place}: {first['msg']}", field=place) from error
+    for feature in spec.features:
+        if feature.vocabulary and feature.vocabulary.policy == "raw":
+            raise SpecError(
+                f"{path}: feature {feature.name!r}: policy raw is not declared; embeddings.grow of a run's settings makes ids grow",
+                field=feature.name,
+            )
+    return spec
 
 
 def _place(tree: Any, location: tuple[int | str, ...]) -> str:

@@ -183,7 +183,7 @@ def vocabulary_of_counts(
 
     Learned and growing ones hold the tokens seen at least `min_frequency` times, most frequent first, equal ones by token, so
     that the same rows always give the same ids; before them the token `missing` when the policy says so. Fixed ones hold their
-    declared tokens, hashed ones only a capacity.
+    declared tokens, hashed ones only a capacity, raw ones nothing yet.
 
     Args:
         tokens: distinct ones; null and the empty string are no tokens.
@@ -197,6 +197,8 @@ def vocabulary_of_counts(
         if policy.buckets < 1:
             raise SpecError(f"feature {feature!r}: a hashed vocabulary needs `buckets`", field=feature)
         return Vocabulary(feature, (), policy.buckets)
+    if policy.policy == "raw":
+        return Vocabulary(feature, (), 0)
     if policy.policy == "fixed":
         if not policy.tokens or len({type(token) for token in policy.tokens}) != 1:
             raise SpecError(f"feature {feature!r}: a fixed vocabulary needs `tokens` of one type", field=feature)

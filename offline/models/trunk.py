@@ -238,7 +238,8 @@ class Trunk(nn.Module):
                 found, weight, mask = self._elements(inputs, feature)
                 parts.append(self._pooled(inputs, feature, found, mask))
                 if feature.type == "multi_categorical":
-                    weights.append(weight.sum((-2, -1)) / mask.sum(-1).clamp(min=1.0))
+                    length = mask.sum(-1).clamp(min=1.0) if feature.combiner == "mean" else 1.0
+                    weights.append(weight.sum((-2, -1)) / length)
                 elements[feature.name] = found, mask
             if block.size:
                 blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, -2))
@@ -255,8 +256,9 @@ class Trunk(nn.Module):
         else:
             ids = torch.stack([inputs[ENCODED + name] for name in matrix.features], -1)
         features = [self.spec[name] for name in matrix.features]
-        ids = self._sometimes_unknown(ids, [feature.key for feature in features])
-        return self.tables.rows(ids, [self._owner(feature) for feature in features])
+        owners = [self._owner(feature) for feature in features]
+        keys = [feature.key and not self.tables.grows(owner) for feature, owner in zip(features, owners, strict=True)]
+        return self.tables.rows(self._sometimes_unknown(ids, keys), owners)
 
     def _sometimes_unknown(self, ids: Tensor, keys: list[bool]) -> Tensor:
         """In training, some ids of the columns that are keys become UNK; [*, F]."""
@@ -274,10 +276,12 @@ class Trunk(nn.Module):
     def _pooled(self, inputs: Mapping[str, Tensor], feature: Feature, vectors: Tensor, mask: Tensor) -> Tensor:
         """A list as one vector, or two when its elements have weights: [*, 1 or 2, d].
 
-        The mean of a set. Of a sequence the sum over the root of one more than its length: short ones, which say little, stay
-        small; and the same with the elements weighted.
+        The mean or the sum of a set, as its combiner says. Of a sequence the sum over the root of one more than its length: short
+        ones, which say little, stay small; and the same with the elements weighted.
         """
         length = mask.sum(-1)[..., None, None]
+        if feature.combiner == "sum":
+            return sum_of_fields(vectors).unsqueeze(-2)
         if feature.type == "multi_categorical":
             return sum_of_fields(vectors).unsqueeze(-2) / length.clamp(min=1.0)
         weights = self._weights(inputs, feature)

@@ -10,7 +10,7 @@ never taken for one's own. Runs that name the same folder in data.prepared share
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data_exchange_center.errors import DataError, SettingsError
 from data_exchange_center.feature_selection import selected
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.growing_features import with_policy
 from data_exchange_center.rows.schema import schema_of
 from data_exchange_center.workspace import sha256
 from offline.rank.feature_encoding import FittedEncoder
@@ -42,12 +43,14 @@ class RawRows:
     Args:
         config: of the run.
         spec: the whole scene's features, which say what columns the files have.
+        growing: owners of vocabularies that grow: their ids are to be encoded as they are, which training asks for.
     """
 
-    def __init__(self, config: TrainConfig, spec: FeatureSpec) -> None:
+    def __init__(self, config: TrainConfig, spec: FeatureSpec, growing: Collection[str] = ()) -> None:
         self.data = config.data
         features = config.features
-        self.spec = selected(spec, features.select, features.embedding, features.min_frequency, features.quantiles)
+        used = selected(spec, features.select, features.embedding, features.min_frequency, features.quantiles)
+        self.spec = with_policy(used, growing, "raw")
         self._schema = schema_of(spec)
         self._make = source_at(self.data.reader or BUILT_IN)
 

@@ -3,6 +3,7 @@
 config.json           its settings                     feature_spec.json   the scene's features
 encoder/              what was fitted on train          checkpoints/        where it can go on from
 epochs/epoch-0001/    the network after each epoch      network/            the chosen one, calibrated
+                      (with an encoder of its own where ids grow; training's own is then in encoder-growing/)
 predictions/          labels and probabilities          log.jsonl           a line per interval and per epoch
 metrics.json          results, written last             curves.png          losses and AUC
 """
@@ -14,6 +15,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_exchange_center.errors import DataError, SettingsError
+from data_exchange_center.feature_selection import selected
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
+from data_exchange_center.growing_features import growing_owners, with_policy
 from data_exchange_center.validation import validated
 from data_exchange_center.workspace import atomic_folder, read_json, write_json
 from offline.figures import save_figure
@@ -32,16 +36,18 @@ from offline.models.ranker import WEIGHTS_FILE, NetworkConfig, Ranker
 from offline.models.registry import options_of, options_to_json
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
 from offline.rank.click_scores import Scores, logits_of, save_scores, scored
+from offline.rank.growing_run import ENCODER, check_alone, save_frozen, set_up_tables
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
 from offline.training.ctr_data import Columns
 from offline.training.curves import training_figure
 from offline.training.distributed import Processes, joined
-from offline.training.trainer import EPOCHS, LOG, Trainer, best_epoch, device_of, epoch_name, read_log
+from offline.training.trainer import EPOCHS, LOG, Save, Trainer, best_epoch, device_of, epoch_name, read_log
 
 log = logging.getLogger("marquee")
 
-CONFIG, SPEC, ENCODER, NETWORK = "config.json", "feature_spec.json", "encoder", "network"
+CONFIG, SPEC, NETWORK = "config.json", "feature_spec.json", "network"
+TRAINING_ENCODER = "encoder-growing"  # passes on the raw ids of features that grow
 METRICS, CURVES, PREDICTIONS = "metrics.json", "curves.png", "predictions"
 MAY_CHANGE = (  # between a run and its resumption: nothing here decides a weight
     "training.output",
@@ -62,6 +68,7 @@ class OpenRun:
     Attributes:
         ranker: the chosen network, ready for inference.
         rows: reads raw rows as the run does.
+        encoder: folder of what encodes for the network.
     """
 
     folder: Path
@@ -69,10 +76,11 @@ class OpenRun:
     spec: FeatureSpec
     ranker: Ranker
     rows: RawRows
+    encoder: Path
 
     def parts(self) -> EncodedParts:
         """The run's rows, encoded."""
-        return EncodedParts(self.config, self.rows, self.folder / ENCODER, _prepared(self.config, self.folder))
+        return EncodedParts(self.config, self.rows, self.encoder, _prepared(self.config, self.folder))
 
 
 def open_run(folder: Path, *, epoch: int | None = None, overrides: Iterable[str] = ()) -> OpenRun:
@@ -93,7 +101,9 @@ def open_run(folder: Path, *, epoch: int | None = None, overrides: Iterable[str]
         there = sorted(path.name for path in (folder / EPOCHS).glob("epoch-*"))
         wanted = "the run has not ended; resume it" if epoch is None else f"no epoch {epoch}; there are {there}"
         raise DataError(f"{folder}: {wanted}")
-    return OpenRun(folder, config, spec, Ranker.load(network), RawRows(config, spec))
+    own = network / ENCODER
+    encoder = own if own.exists() else folder / ENCODER
+    return OpenRun(folder, config, spec, Ranker.load(network), RawRows(config, spec), encoder)
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -122,6 +132,7 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
 
 def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str, Any]:
     folder = Path(config.training.output).expanduser()
+    check_alone(config, processes)
     with processes.first_alone():
         if processes.is_first:
             _begin(folder, config, resume)
@@ -136,7 +147,8 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
     batches = math.ceil(parts.train_rows() / training.batch_size)
     steps = training.epochs * math.ceil(batches / training.accumulate)
     judge = (lambda: judged(config, parts, ranker, "validation").metrics) if config.data.validation else None
-    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge, processes=processes)
+    save: Save = partial(save_frozen, parts.encoder) if config.embeddings.grow else Ranker.save
+    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge, save=save, processes=processes)
     if resume:
         trainer.resume()
     history = trainer.train()
@@ -150,7 +162,8 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
 
 def _prepared_parts(folder: Path, config: TrainConfig) -> EncodedParts:
     """The run's rows, with everything made that several processes could not make at once."""
-    rows, prepared = RawRows(config, _spec_of(folder, config)), _prepared(config, folder)
+    spec, prepared = _spec_of(folder, config), _prepared(config, folder)
+    rows = RawRows(config, spec, _growing(config, spec))
     parts = EncodedParts(config, rows, _encoder_of(folder, config, rows, prepared), prepared)
     for part in PARTS if config.data.cache else ():
         if config.data.paths(part):  # type: ignore[arg-type]
@@ -171,8 +184,7 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     network = NetworkConfig(model.name, options, encoder.rows, model.members, encoder.id_types, ("like",))
     try:
         made = Ranker(encoder.spec, network)
-        for place in range(model.members if config.optimizer.embeddings.sparse else 0):
-            made.member(place).trunk.tables.learn_by_row()
+        set_up_tables(made, config)
         _tried(made)
         return made
     except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError, MemoryError, AssertionError) as error:
@@ -264,8 +276,14 @@ def _spec_of(folder: Path, config: TrainConfig) -> FeatureSpec:
     if not (folder / SPEC).exists():
         start = config.training.warm_start
         spec = _read_spec(Path(start)) if start else load_spec(config.features.spec)
+        spec = with_policy(spec, _growing(config, spec), "learned")  # which their vocabularies are in the end
         write_json(folder / SPEC, spec.model_dump(mode="json"))
     return _read_spec(folder)
+
+
+def _growing(config: TrainConfig, spec: FeatureSpec) -> list[str]:
+    """Owners, among the features that the run uses, of the vocabularies that grow."""
+    return growing_owners(selected(spec, config.features.select), config.embeddings.grow)
 
 
 def _read_spec(folder: Path) -> FeatureSpec:
@@ -274,20 +292,29 @@ def _read_spec(folder: Path) -> FeatureSpec:
 
 def _encoder_of(folder: Path, config: TrainConfig, rows: RawRows, prepared: Path) -> Path:
     """The run's encoder: fitted on its training rows, or that of the run it starts from, which gives its weights their meaning."""
-    if not (folder / ENCODER).exists():
+    own = folder / (TRAINING_ENCODER if config.embeddings.grow else ENCODER)
+    if not own.exists():
         start = config.training.warm_start
         made = Path(start) / ENCODER if start else fitted_encoder(rows, prepared)
         if not made.exists():
             raise DataError(
                 f"{made}: not there; training.warm_start names the folder of a run", field="training.warm_start"
             )
-        with atomic_folder(folder / ENCODER) as temporary:
-            shutil.copytree(made, temporary, dirs_exist_ok=True)
-    return folder / ENCODER
+        _copied(made, own)
+    return own
+
+
+def _copied(folder: Path, target: Path) -> None:
+    with atomic_folder(target) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
 
 
 def _finish(folder: Path, config: TrainConfig, parts: EncodedParts, trainer: Trainer, chosen: int) -> dict[str, Any]:
     """Calibrates the chosen epoch's network on validation, judges every part, writes network, predictions and curves."""
+    if config.embeddings.grow:
+        shutil.rmtree(folder / ENCODER, ignore_errors=True)  # of a run that was killed just here
+        _copied(folder / EPOCHS / epoch_name(chosen) / ENCODER, folder / ENCODER)
+        parts = EncodedParts(config, RawRows(config, _read_spec(folder)), folder / ENCODER, parts.prepared)
     ranker = Ranker.load(folder / EPOCHS / epoch_name(chosen)).to(trainer.device)
     ranker.eval()
     validation = judged(config, parts, ranker, "validation") if config.data.validation else None

@@ -53,8 +53,10 @@ def evaluate_run(folder: Path, part: Part, epochs: str = "", overrides: Sequence
     torch.set_num_threads(run.config.training.threads)
     parts, evaluated = run.parts(), []
     for epoch in tqdm(chosen, desc=f"judge on {part}", unit=" networks", leave=False):
-        ranker = open_run(folder, epoch=epoch).ranker
-        scores = judged(run.config, parts, ranker, part)
+        opened = open_run(folder, epoch=epoch, overrides=overrides)
+        if opened.encoder != run.encoder:  # each epoch has its own where ids grow
+            run, parts = opened, opened.parts()
+        scores = judged(run.config, parts, opened.ranker, part)
         streaming = StreamingAuc()
         streaming.update(torch.from_numpy(scores.labels), torch.from_numpy(scores.logits))
         streamed = streaming.result()

@@ -27,7 +27,7 @@ from data_exchange_center.errors import SettingsError
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import atomic_path
-from offline.rank.click_run import ENCODER, open_run
+from offline.rank.click_run import open_run
 from offline.rank.click_scores import PROBABILITY, logits_of
 from offline.rank.feature_encoding import FittedEncoder
 from offline.training.ctr_data import EncodedRows
@@ -64,7 +64,7 @@ def predict_files(
     torch.set_num_threads(run.config.training.threads)
     device = device_of(run.config.training.device)
     source = run.rows.read(inputs, run.config.inference.batch_size, format=format)
-    encoded = EncodedRows(source, FittedEncoder.load(folder / ENCODER, run.rows.spec))
+    encoded = EncodedRows(source, FittedEncoder.load(run.encoder, run.rows.spec))
     rows, total = 0, 0.0
     with tqdm(desc="predict", unit=" rows", unit_scale=True, leave=False) as bar, _writer(output) as write:
         for _, logits in logits_of(run.ranker.to(device), encoded, device):

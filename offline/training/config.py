@@ -81,6 +81,34 @@ class ModelConfig(Section):
     members: int = Field(1, ge=1, le=16, description="networks that learn side by side; their logits are averaged")
 
 
+class EmbeddingsConfig(Section):
+    """How embeddings begin, and which ones grow: any id gets a row when training has seen it often enough."""
+
+    grow: list[str] = Field([], description="features whose ids grow, by name or pattern as features.select has them")
+    admit_after: int = Field(
+        2, ge=1, le=2**31 - 1, description="sightings before an id owns a row; until then it is UNK"
+    )
+    evict_after_epochs: int = Field(
+        0, ge=0, le=2**30, description="epochs unseen after which an id is forgotten; 0: never"
+    )
+    evict_after_steps: int = Field(0, ge=0, le=2**30, description="the same in optimizer steps; one of the two")
+    most_rows: int = Field(
+        0, ge=0, le=2**30, description="of all growing ids of one embedding size; 0: as many as memory holds"
+    )
+    initializer: Literal["normal", "truncated_normal", "uniform", "zeros"] = Field(
+        "normal", description="of fresh rows; truncated at two deviations"
+    )
+    deviation: float = Field(
+        0.05, gt=0, le=100, allow_inf_nan=False, description="of fresh rows; of uniform ones the largest absolute value"
+    )
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> EmbeddingsConfig:
+        if self.evict_after_epochs and self.evict_after_steps:
+            raise ValueError("ids age by epochs or by steps: set one of evict_after_epochs and evict_after_steps")
+        return self
+
+
 class OptimizerConfig(Section):
     """One optimizer. `reg` is L2, added to the gradient; `weight_decay` shrinks the weights beside it, as AdamW does."""
 
@@ -164,13 +192,35 @@ class TrainConfig(Section):
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
     model: ModelConfig = ModelConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
     optimizer: OptimizersConfig = OptimizersConfig()
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _growing_rows_learn_by_row(cls, tree: Any) -> Any:
+        """Where ids grow, the optimizer of embeddings is sparse_adamw unless it is named."""
+        if not (isinstance(tree, dict) and isinstance(tree.get("embeddings"), dict) and tree["embeddings"].get("grow")):
+            return tree
+        optimizer = tree.get("optimizer", {})
+        of_rows = optimizer.get("embeddings", {}) if isinstance(optimizer, dict) else None
+        if not isinstance(of_rows, dict):
+            return tree
+        return tree | {"optimizer": optimizer | {"embeddings": {"name": "sparse_adamw"} | of_rows}}
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         training = self.training
+        if self.embeddings.grow and not self.optimizer.embeddings.sparse:
+            raise ValueError(
+                f"optimizer.embeddings.name {self.optimizer.embeddings.name} moves whole tables, and embeddings.grow needs one "
+                "that moves looked-up rows: sparse_adamw (with weight_decay, not reg) or sparse_adagrad"
+            )
+        if self.embeddings.grow and training.warm_start:
+            raise ValueError(
+                "embeddings.grow begins with no ids, and training.warm_start with the vocabularies of another run: use one of them"
+            )
         if training.patience and not self.data.validation:
             raise ValueError("training.patience needs data.validation: early stopping looks at validation only")
         if training.metric == "gauc" and not training.group:

@@ -25,6 +25,7 @@ from data_exchange_center.encoded_matrices import IDS, matrices
 from data_exchange_center.encoder import ENCODED, LIMIT
 from data_exchange_center.errors import DataError, SpecError
 from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.growing_features import raw_owners
 from data_exchange_center.raw_columns import raw_column
 from data_exchange_center.workspace import atomic_folder, read_array, read_json, sha256, write_json
 from offline.models.layers import Sides
@@ -135,13 +136,14 @@ class EncodedRows:
         self.columns = Columns.of(encoder.spec)
         self._session = encoder.session(by_fold=by_fold)
         self._position = 0
+        self.id_type = np.int64 if raw_owners(encoder.spec) else np.int32
 
     def __iter__(self) -> Iterator[LikeBatch]:
         for ids, numbers, labels in self.arrays():
             yield self.columns.batch(*(torch.from_numpy(array) for array in (ids, numbers, labels)))
 
     def arrays(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """ids int32 [B, F], numbers float32 [B, m], labels float32 [B] (NaN where the rows have none)."""
+        """ids int32 (raw ones int64) [B, F], numbers float32 [B, m], labels float32 [B] (NaN where the rows have none)."""
         for batch in self.source:
             start, self._position = self._position, self._position + batch.num_rows
             yield self.encode(batch, start)
@@ -160,7 +162,7 @@ class EncodedRows:
             raw[FOLD] = fold_of(positions, spec.folds)
         wanted = [ENCODED + name for name in (*self.columns.ids, *self.columns.numbers)]
         made = self._session.run(wanted, raw)
-        ids = np.empty((batch.num_rows, len(self.columns.ids)), np.int32)
+        ids = np.empty((batch.num_rows, len(self.columns.ids)), self.id_type)
         numbers = np.empty((batch.num_rows, len(self.columns.numbers)), np.float32)
         for place in range(ids.shape[1]):
             ids[:, place] = made[place]
@@ -209,7 +211,7 @@ def _write(folder: Path, rows: EncodedRows) -> None:
         for file in raw:
             file.close()
     shapes = [(count, len(rows.columns.ids)), (count, len(rows.columns.numbers)), (count,)]
-    for name, shape, kind in zip(names, shapes, (np.int32, np.float32, np.float32), strict=True):
+    for name, shape, kind in zip(names, shapes, (rows.id_type, np.float32, np.float32), strict=True):
         appended = folder / f"{name}.raw"
         with (folder / name).open("wb") as target, appended.open("rb") as source:
             np.lib.format.write_array_header_1_0(
@@ -230,7 +232,7 @@ def _write(folder: Path, rows: EncodedRows) -> None:
 
 
 class CachedRows:
-    """Encoded rows on disk, memory-mapped: ids int32 [R, F], numbers float32 [R, m], labels float32 [R].
+    """Encoded rows on disk, memory-mapped: ids int32 (or int64) [R, F], numbers float32 [R, m], labels float32 [R].
 
     Args:
         folder: written by EncodedRows.cache.

@@ -26,6 +26,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from data_exchange_center.errors import DataError, SettingsError
+from offline.models.growing import GrowingIds
 from offline.models.ranker import Ranker
 from offline.models.row_table import RowTable
 from offline.training.batches import BatchSource, Epochs, grouped, moved
@@ -45,6 +46,7 @@ PENDING = 64  # batches whose logits wait to be counted
 BETTER = {"auc": 1.0, "gauc": 1.0, "logloss": -1.0}  # sign of a metric of which more is better
 
 Judge = Callable[[], Mapping[str, float | None]]
+Save = Callable[[Ranker, Path], object]
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Trainer:
         folder: where checkpoints, the networks of finished epochs and the log go.
         steps: optimizer steps of all epochs, for the schedule; 0 when not known (then it must be constant).
         judge: measures validation after each epoch.
+        save: writes the network of an epoch into a folder.
         processes: that learn together, each from its share of every batch.
 
     Raises:
@@ -95,6 +98,7 @@ class Trainer:
         *,
         steps: int = 0,
         judge: Judge | None = None,
+        save: Save = Ranker.save,
         processes: Processes = ALONE,
     ) -> None:
         if config.optimizer.schedule != "constant" and steps <= 0:
@@ -103,13 +107,14 @@ class Trainer:
                 field="optimizer.schedule",
             )
         self.config, self.epochs, self.folder, self.steps, self.judge = config, epochs, folder, steps, judge
-        self.processes = processes
+        self.save, self.processes = save, processes
         self.device = device_of(config.training.device)
         self.ranker = ranker.to(self.device)
         self.members = [ranker.member(place) for place in range(len(ranker.members))]
         self.optimizers = optimizers_of(ranker, config)
         self.parameters = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
         self.row_tables = [module for module in ranker.modules() if isinstance(module, RowTable)]
+        self.growing = [module for module in ranker.modules() if isinstance(module, GrowingIds)]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
@@ -218,6 +223,8 @@ class Trainer:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        for growing in self.growing:
+            growing.tick("step")
         self.progress.step += 1
         self.progress.rows += rows
         if len(self._pending) >= PENDING:
@@ -260,8 +267,12 @@ class Trainer:
         if not math.isfinite(line["train_loss"]):
             raise DataError(f"epoch {progress.epoch}: the loss is not finite; use a smaller learning rate or more reg")
         self.ranker.eval()
+        for growing in self.growing:
+            growing.tick("epoch")
+        if self.growing:
+            line["ids"] = growth(self.growing)
         if self.processes.is_first:
-            self.ranker.save(self.folder / EPOCHS / epoch_name(progress.epoch))
+            self.save(self.ranker, self.folder / EPOCHS / epoch_name(progress.epoch))
         if self.judge:
             line |= {f"validation_{name}": value for name, value in self.judge().items()}
         progress.history.append(line)
@@ -350,6 +361,12 @@ def optimizers_of(ranker: nn.Module, config: TrainConfig) -> list[torch.optim.Op
     of_rows = [sparse_optimizer_of(rows, config.optimizer.embeddings)] if rows else []
     pairs = ((tables, config.optimizer.embeddings), (others, config.optimizer.dense))
     return of_rows + [optimizer_of(parameters, chosen) for parameters, chosen in pairs if parameters]
+
+
+def growth(growing: list[GrowingIds]) -> dict[str, int]:
+    """What all growing maps hold and have done since the beginning; see growing.Counts."""
+    counts = [asdict(one.counts(name)) for one in growing for name in one.policies]
+    return {name: sum(each[name] for each in counts) for name in counts[0]}
 
 
 def epoch_name(epoch: int) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from data_exchange_center.encoded_matrices import matrices
 from data_exchange_center.encoder import ENCODED, RAW, raw_inputs
+from data_exchange_center.feature_spec import FeatureSpec
 from offline.models.ranker import Ranker, config_for
 from offline.models.trunk import Reads, Trunk
 from offline.rank.feature_encoding import FittedEncoder
@@ -75,6 +76,28 @@ def test_lists_share_the_rows_of_what_they_hold_and_ignore_padding() -> None:
     assert torch.allclose(history, torch.stack((items[2] + items[3], items[2])) / 3**0.5, atol=1e-6)
     pooled = next(block for block in made.item_fields.blocks if block.shape[-1] == 3)[:, 0]
     assert torch.allclose(pooled, torch.stack(((genres[1] + genres[2]) / 2, torch.zeros(3))), atol=1e-6)
+
+
+def test_a_list_is_the_sum_of_what_it_holds_where_its_combiner_says_so() -> None:
+    encoder = tiny_encoder()
+    tree = encoder.spec.model_dump()
+    next(feature for feature in tree["features"] if feature["name"] == "genres")["combiner"] = "sum"
+    trunk, inputs = Trunk(FeatureSpec.model_validate(tree), encoder.rows), encoded(encoder, 2)
+    inputs["encoded.genres"] = torch.tensor([[2, 3, 0], [0, 0, 0]])
+    with torch.no_grad():
+        trunk.tables.of("genres")[:, 3] = torch.tensor([5.0, 7.0, 9.0, 11.0])
+    made = trunk.assemble(inputs, trunk.numbers(inputs)["like"])
+    genres = trunk.tables.of("genres")[:, :3]
+    pooled = next(block for block in made.item_fields.blocks if block.shape[-1] == 3)[:, 0]
+    assert torch.allclose(pooled, torch.stack((genres[1] + genres[2], torch.zeros(3))), atol=1e-6)
+    assert torch.equal(made.first_order[1], torch.tensor([16.0, 0.0]))
+
+
+@pytest.mark.parametrize("kind", ["categorical", "sequence"])
+def test_only_a_set_has_a_combiner(kind: str) -> None:
+    feature = {"name": "c1", "entity": "item", "type": kind, "dtype": "int64", "vocabulary": {}, "embedding": 4}
+    with pytest.raises(ValueError, match="multi_categorical"):
+        FeatureSpec.model_validate({"scene": "s", "features": [feature | {"combiner": "sum"}]})
 
 
 def test_the_sizes_are_those_of_what_is_assembled() -> None:

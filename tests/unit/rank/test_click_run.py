@@ -58,13 +58,22 @@ def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("cache", "embeddings"), [(True, "adam"), (False, "adam"), (True, "sparse_adamw"), (False, "sparse_adagrad")]
+    ("cache", "embeddings", "grow"),
+    [
+        (True, "adam", []),
+        (False, "adam", []),
+        (True, "sparse_adamw", []),
+        (False, "sparse_adagrad", []),
+        (True, "sparse_adamw", ["c*"]),
+        (False, "sparse_adagrad", ["c2"]),
+    ],
 )
 def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
-    files: Path, tmp_path: Path, cache: bool, embeddings: str, monkeypatch: pytest.MonkeyPatch
+    files: Path, tmp_path: Path, cache: bool, embeddings: str, grow: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values: dict[str, object] = {"data.cache": cache, "data.shuffle_rows": 250, "features.select": ["i1", "c1", "c2"]}
     values |= {"optimizer.embeddings.name": embeddings, "model.members": 2}
+    values |= {"embeddings.grow": grow, "embeddings.admit_after": 3, "embeddings.evict_after_steps": 1}
     train_run(files_config(files, tmp_path / "whole", **values))
     config = files_config(files, tmp_path / "killed", **values)
     step = Trainer._step
@@ -84,6 +93,7 @@ def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
     assert same(tmp_path / "whole", tmp_path / "killed")
     histories = [read_json(tmp_path / name / METRICS)["history"] for name in ("whole", "killed")]
     assert histories[0] == histories[1]
+    assert not grow or histories[0][-1]["ids"]["evicted"] > 0
 
 
 def test_a_folder_is_not_overwritten_and_settings_do_not_change_within_a_run(files: Path, tmp_path: Path) -> None:
