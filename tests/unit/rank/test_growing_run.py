@@ -131,8 +131,8 @@ def test_the_frozen_network_answers_encoded_ids_as_the_growing_one_answers_raw_o
     ranker = new_ranker(config, parts).train()
     growing = [module for module in ranker.modules() if isinstance(module, GrowingIds)]
     for batch in list(parts.epochs()(1))[:6]:
-        for member in ranker.members:
-            member.trunk.assemble(batch.inputs, batch.numbers)
+        for place in range(2):
+            ranker.member(place).trunk.assemble(batch.inputs, batch.numbers)
         assert len({one.tick("step") for one in growing}) == 1
     assert growing[0].counts("c2").evicted > 0
     made, vocabularies = frozen(ranker)
