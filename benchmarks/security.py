@@ -67,7 +67,7 @@ def tracked_files() -> list[Path]:
 
 def detectors() -> AbstractContextManager[Any]:
     """All of detect-secrets' detectors but the one for random hexadecimal text, which takes every file's checksum for a secret."""
-    known = get_mapping_from_secret_type_to_class().values()
+    known: Iterable[type[Any]] = get_mapping_from_secret_type_to_class().values()
     return transient_settings({"plugins_used": [{"name": one.__name__} for one in known if one.__name__ != CHECKSUMS]})
 
 
