@@ -27,7 +27,6 @@ from data_exchange_center.rows.lines import BLOCK, BOM, LineBlocks, lines_of
 from data_exchange_center.rows.schema import RowSchema
 from data_exchange_center.rows.slot_text import has_slot_label, parse_slot_text
 
-Format = Literal["tsv", "slot", "parquet", "orc"]
 GZIP, PARQUET, ORC = b"\x1f\x8b", b"PAR1", b"ORC"
 LOOKED_AT = 100  # lines from which format and label are told
 

@@ -7,7 +7,7 @@ rows (what one wants scored) look; every parser tells from the rows themselves w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -163,11 +163,3 @@ def schema_of(spec: FeatureSpec, *, ids: Literal["int64", "string"] = "int64") -
         RowColumn(one.name, ids if one.dtype == "id" else one.dtype, is_list=one.is_list) for one in spec.inputs
     ]
     return RowSchema((RowColumn(c.LABEL, "float32", label=True), *features))
-
-
-def with_lists(schema: RowSchema, names: Iterable[str]) -> RowSchema:
-    """The schema with these columns as lists."""
-    wanted = set(names)
-    return RowSchema(
-        tuple(replace(column, is_list=True) if column.name in wanted else column for column in schema.columns)
-    )

@@ -18,7 +18,6 @@ _FILL: dict[str, Callable[[Tensor, float, torch.Generator | None], object]] = {
     "uniform": lambda rows, scale, generator: nn.init.uniform_(rows, -scale, scale, generator=generator),
     "zeros": lambda rows, scale, generator: nn.init.zeros_(rows),
 }
-INITIALIZERS = tuple(_FILL)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
 from data_exchange_center.release import Release
-from data_exchange_center.vocabulary import Vocabulary
+from data_exchange_center.vocabulary import Token, Vocabulary
 from online.stores.vocabulary_store import VocabularyStore
 
 
@@ -41,13 +42,19 @@ def verify_vocabularies(release: Release, store: VocabularyStore) -> dict[str, A
     """
     verified = 0
     for feature in growing_features(release):
-        online = store.export(release.scene, feature.name)
-        for token, number in offline_vocabulary(release, feature.name).ids.items():
-            if online.ids.get(token, number) != number or token not in online.ids:
-                raise StoreError(
-                    f"scene {release.scene}, {feature.name}: token {token!r} has id {number} in release {release.id} "
-                    f"and {online.ids.get(token)} online",
-                    field=feature.name,
-                )
-            verified += 1
+        offline, online = offline_vocabulary(release, feature.name), store.export(release.scene, feature.name)
+        for token, here, there in disagreements(offline, online):
+            raise StoreError(
+                f"scene {release.scene}, {feature.name}: token {token!r} has id {here} in release {release.id} "
+                f"and {there} online",
+                field=feature.name,
+            )
+        verified += len(offline.ids)
     return {"verified": verified}
+
+
+def disagreements(offline: Vocabulary, online: Vocabulary) -> Iterator[tuple[Token, int, int | None]]:
+    """Tokens whose ids differ: (token, its id offline, its id online or None)."""
+    for token, number in offline.ids.items():
+        if online.ids.get(token) != number:
+            yield token, number, online.ids.get(token)

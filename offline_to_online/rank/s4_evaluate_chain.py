@@ -32,8 +32,7 @@ from data_exchange_center.workspace import Workspace, read_table, write_json
 from online.pipeline.context import Part, RequestContext
 from online.pipeline.filters import eligible_items
 from online.pipeline.query import Query
-from online.pipeline.recall import find_candidates
-from online.pipeline.recommend import Policy, recommend
+from online.pipeline.recommend import Policy, propose, recommend
 from online.pipeline.release_view import ReleaseView, load_view
 from online.pipeline.visitor import read_visitor
 from online.stores.embedded_redis import stop as stop_redis
@@ -171,16 +170,7 @@ def judge_chain(
         context = RequestContext(view, request_id=f"evaluate-{user}", budget=BUDGET_S)
         visitor = read_visitor(context, stores.users, policy.scene, query)
         eligible = eligible_items(view, visitor.unwanted, query.filters)
-        proposed = find_candidates(
-            context,
-            stores.items,
-            visitor,
-            query,
-            eligible,
-            policy.per_channel,
-            policy.prerank_size,
-            terms_from_index=policy.terms_from_index,
-        )
+        proposed = propose(context, stores, visitor, query, eligible, policy)
         answer = recommend(context, stores, query, policy)
         if set(context.degraded) != without:
             raise RuntimeError(f"user {user}: made without {context.degraded}, not without {sorted(without)}")

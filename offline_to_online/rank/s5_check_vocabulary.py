@@ -21,7 +21,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.vocabulary import FIRST, UNKNOWN, Vocabulary
 from data_exchange_center.workspace import read_json
-from offline_to_online.rank.growing_vocabularies import growing_features, offline_vocabulary
+from offline_to_online.rank.growing_vocabularies import disagreements, growing_features, offline_vocabulary
 from online.stores.onnx_scorer import open_model
 from online.stores.open import open_users
 from online.stores.vocabulary_store import VocabularyStore
@@ -54,9 +54,9 @@ def check_feature(release: Release, feature: Feature, store: VocabularyStore) ->
         online = store.export(release.scene, feature.name)
     except StoreError as error:  # absent, a gap, or an id twice
         differences.append(error.message)
-    for token, number in offline.ids.items():
-        if online.ids.get(token) != number:
-            differences.append(f"token {token!r}: id {number} offline, {online.ids.get(token)} online")
+    differences += [
+        f"token {token!r}: id {here} offline, {there} online" for token, here, there in disagreements(offline, online)
+    ]
     if len(online.tokens) > online.capacity:
         differences.append(f"{len(online.tokens)} ids given out online, the capacity is {online.capacity}")
     rows = int(read_json(release.file("model/network.json"))["rows"][feature.name])

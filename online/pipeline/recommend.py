@@ -20,7 +20,7 @@ from online.pipeline.recall import Candidates, find_candidates, recall_scores
 from online.pipeline.release_view import ID_DTYPES, ReleaseView
 from online.pipeline.rerank import by_score, diversified
 from online.pipeline.score import gather, score
-from online.pipeline.visitor import Clock, moment, read_visitor
+from online.pipeline.visitor import Clock, Visitor, moment, read_visitor
 from online.stores.ports import Id, Stores
 
 log = logging.getLogger("marquee.pipeline")
@@ -55,6 +55,26 @@ class Policy:
         )
 
 
+def propose(
+    context: RequestContext, stores: Stores, visitor: Visitor, query: Query, eligible: np.ndarray, policy: Policy
+) -> Candidates:
+    """What will be scored for one question: recall and merge as the policy says.
+
+    Args:
+        eligible: bool [items]; nothing else becomes a candidate.
+    """
+    return find_candidates(
+        context,
+        stores.items,
+        visitor,
+        query,
+        eligible,
+        policy.per_channel,
+        max(policy.prerank_size, query.size),
+        terms_from_index=policy.terms_from_index,
+    )
+
+
 def recommend(context: RequestContext, stores: Stores, query: Query, policy: Policy) -> Answer:
     """The list for one question, from the context's release; what is missing on the way is noted in the context.
 
@@ -66,17 +86,7 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
         now = moment(query, visitor, policy.clock, time.time(), view.snapshot)
     with context.stage("recall"):
         eligible = eligible_items(view, visitor.unwanted, query.filters)
-        size = max(policy.prerank_size, query.size)
-        candidates = find_candidates(
-            context,
-            stores.items,
-            visitor,
-            query,
-            eligible,
-            policy.per_channel,
-            size,
-            terms_from_index=policy.terms_from_index,
-        )
+        candidates = propose(context, stores, visitor, query, eligible, policy)
         rows = candidates.rows
     if not len(rows):
         return Answer(rows, [], np.empty(0, np.float32), np.empty(0, np.float32), not visitor.known, now, 0)
