@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
+
+from tests.crash_safe_schedule import pytest_xdist_make_scheduler  # noqa: F401 - a hook
+
+MOST_BYTES = (
+    10 * 2**30
+)  # of data that a worker may hold: a test that takes without bound fails, and not the whole machine
+
+
+def pytest_configure() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        most = MOST_BYTES if hard == resource.RLIM_INFINITY else min(MOST_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FieldMatrix, flat, flat_sizes
 from offline.models.layers import Mlp
+from offline.models.option_types import Count, Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -36,12 +37,12 @@ class AutoIntOptions:
         dropout: after each of those, and on attention weights.
     """
 
-    size: int = 16
-    layers: int = 2
-    heads: int = 2
+    size: Width = 16
+    layers: Count = 2
+    heads: Count = 2
     deep: bool = False
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "plus": {"deep": True}}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import flat, flat_sizes, joined
 from offline.models.layers import Mlp
+from offline.models.option_types import Count, Dropout, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -29,9 +30,9 @@ class DcnOptions:
         dropout: after each of them.
     """
 
-    crosses: int = 3
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    crosses: Count = 3
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 class CrossVectors(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import flat, flat_sizes, joined
 from offline.models.layers import Mlp, Sides
+from offline.models.option_types import Count, Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -37,12 +38,12 @@ class DcnV2Options:
         rank: of an expert.
     """
 
-    crosses: int = 2
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    crosses: Count = 2
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     stacked: bool = False
-    experts: int = 0
-    rank: int = 16
+    experts: Count = 0
+    rank: Width = 16
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FieldMatrix, LinearTerm, beside, flat, flat_sizes
 from offline.models.layers import Mlp, Sides
+from offline.models.option_types import Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -31,10 +32,10 @@ class DeepFefmOptions:
         dropout: after each of them.
     """
 
-    size: int = 8
+    size: Width = 8
     deep: bool = True
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "fefm": {"deep": False}}

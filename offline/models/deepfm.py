@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FmPooling, LinearTerm, beside, flat, flat_sizes
 from offline.models.layers import Mlp, Sides
+from offline.models.option_types import Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -41,9 +42,9 @@ class DeepFmOptions:
         vectors: dense vectors go into the MLP (`deep`) or through one of their own (`beside`).
     """
 
-    fm_size: int = 16
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    fm_size: Width = 16
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     linear_numbers: bool = True
     numbers_in_fm: bool = False
     deep_inputs: Literal["embeddings", "dense", "both"] = "both"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from data_exchange_center.errors import SettingsError
 from offline.models.inputs import beside, flat, flat_sizes
 from offline.models.layers import Mlp, Sides, TargetAttention, tower
+from offline.models.option_types import Dropout, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -39,10 +40,10 @@ class DinOptions:
         unit_hidden: sizes of the activation unit's layers.
     """
 
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     unit: Literal["mlp", "dot"] = "mlp"
-    unit_hidden: tuple[int, ...] = (32, 16)
+    unit_hidden: Widths = (32, 16)
 
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "dot": {"unit": "dot"}}

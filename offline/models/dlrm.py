@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FieldMatrix, beside, flat, flat_sizes, joined, pair_places
 from offline.models.layers import Mlp, Sides, TwoSidedLinear, tower
+from offline.models.option_types import Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -29,10 +30,10 @@ class DlrmOptions:
         dropout: after each of those.
     """
 
-    size: int = 16
-    bottom: tuple[int, ...] = (32,)
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    size: Width = 16
+    bottom: Widths = (32,)
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 class Dlrm(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import flat, flat_sizes
 from offline.models.layers import Mlp
+from offline.models.option_types import Dropout, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -25,8 +26,8 @@ class DnnOptions:
         dropout: after each of them.
     """
 
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 class Dnn(nn.Module):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from offline.models.inputs import LinearTerm, beside, pair_places
+from offline.models.option_types import Width
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Fields, Reads, Shape
 
@@ -28,7 +29,7 @@ class FfmOptions:
         size: of a factor.
     """
 
-    size: int = 4
+    size: Width = 4
 
 
 DENSE = 2  # fields of numbers and dense vectors: one a side

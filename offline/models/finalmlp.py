@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from data_exchange_center.errors import SettingsError
 from offline.models.inputs import flat, flat_sizes, joined
 from offline.models.layers import tower
+from offline.models.option_types import Count, Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -35,11 +36,11 @@ class FinalMlpOptions:
         fusion_heads: of the fusion; they share the last hidden size.
     """
 
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     gates: bool = True
-    gate_size: int = 16
-    fusion_heads: int = 2
+    gate_size: Width = 16
+    fusion_heads: Count = 2
 
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "no_gates": {"gates": False}}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from offline.models.inputs import FmPooling, LinearTerm
+from offline.models.option_types import Width
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -26,7 +27,7 @@ class FmOptions:
         numbers: numbers have factors, and not only linear weights.
     """
 
-    size: int = 16
+    size: Width = 16
     numbers: bool = True
 
 

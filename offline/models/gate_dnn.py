@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FieldMatrix, beside, flat, flat_sizes
 from offline.models.layers import Sides, TwoSidedLinear
+from offline.models.option_types import Dropout, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Reads, Shape
 
@@ -34,9 +35,9 @@ class GateDnnOptions:
         hidden_gate: whether hidden layers are gated too.
     """
 
-    size: int = 16
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    size: Width = 16
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     gate: Literal["vector", "bit"] = "vector"
     hidden_gate: bool = True
 

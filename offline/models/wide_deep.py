@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import LinearTerm, flat, flat_sizes
 from offline.models.layers import Mlp
+from offline.models.option_types import Dropout, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -28,8 +29,8 @@ class WideDeepOptions:
         wide_numbers: numbers and dense vectors enter the wide part too.
     """
 
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
     wide_numbers: bool = False
 
 

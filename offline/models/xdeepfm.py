@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from offline.models.inputs import FieldMatrix, LinearTerm, flat, flat_sizes
 from offline.models.layers import Mlp
+from offline.models.option_types import Dropout, Rank, Width, Widths
 from offline.models.registry import register
 from offline.models.trunk import Assembled, Shape
 
@@ -38,11 +39,11 @@ class XDeepFmOptions:
         dropout: after each of them.
     """
 
-    size: int = 16
-    maps: tuple[int, ...] = (16, 16)
-    rank: int = 2
-    hidden: tuple[int, ...] = (64, 32)
-    dropout: float = 0.1
+    size: Width = 16
+    maps: Widths = (16, 16)
+    rank: Rank = 2
+    hidden: Widths = (64, 32)
+    dropout: Dropout = 0.1
 
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}, "full": {"rank": 0}}

@@ -152,6 +152,8 @@ def test_a_reader_of_ones_own_is_trained_from(files: Path, tmp_path: Path) -> No
         ({"model.options": {"hidden": "wide"}}, "hidden"),
         ({"model.options": {"hidden": []}}, "hidden"),
         ({"model.options": {"hidden": [-3]}}, "hidden"),
+        ({"model.options": {"hidden": [2**40]}}, "hidden"),
+        ({"model.options": {"fm_size": 2.0**31}}, "fm_size"),
         ({"model.preset": "none"}, "preset"),
         ({"features.select": ["c9"]}, "c9"),
         ({"features.spec": "none"}, "no such feature spec"),
