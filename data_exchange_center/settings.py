@@ -138,6 +138,13 @@ class ServeSettings(Section):
     max_body_bytes: int = Field(1_048_576, ge=1024)
     admin_token: str = Field("", description="bearer token of /admin; admin routes are off when empty", repr=False)
     log_answers: bool = Field(True, description="keep each answered list under its request_id")
+    suppress_impressions_hours: float = Field(
+        0.0,
+        ge=0,
+        le=2160,
+        description="leave out what a user was shown so many hours ago or less: answered lists (but for those with explain) and "
+        "impression events, the newest 500 of a user; 0: off",
+    )
     upload_scene: str = Field("criteo", min_length=1, description="scene whose live release scores uploaded files")
     upload_max_bytes: int = Field(268_435_456, ge=1024, description="largest upload, as it is sent")
     upload_max_rows: int = Field(

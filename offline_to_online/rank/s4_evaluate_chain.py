@@ -31,8 +31,9 @@ from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, read_table, write_json
 from online.pipeline.context import Part, RequestContext
 from online.pipeline.filters import eligible_items
+from online.pipeline.policy import Policy
 from online.pipeline.query import Query
-from online.pipeline.recommend import Policy, propose, recommend
+from online.pipeline.recommend import propose, recommend
 from online.pipeline.release_view import ReleaseView, load_view
 from online.pipeline.visitor import read_visitor
 from online.stores.embedded_redis import stop as stop_redis
@@ -168,7 +169,7 @@ def judge_chain(
     for user, items in tqdm(positives.items(), desc="chain", unit="user", mininterval=1.0):
         query = Query(user_id=user, size=policy.prerank_size, channels=channels)
         context = RequestContext(view, request_id=f"evaluate-{user}", budget=BUDGET_S)
-        visitor = read_visitor(context, stores.users, policy.scene, query)
+        visitor = read_visitor(context, stores.users, policy, query)
         eligible = eligible_items(view, visitor.unwanted, query.filters)
         proposed = propose(context, stores, visitor, query, eligible, policy)
         answer = recommend(context, stores, query, policy)

@@ -67,7 +67,8 @@ def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> R
     own.lists.moved(context.live)  # this request stays with its release; the next ones should get the live one soon
     content = content_of(context, answer)
     if own.answers is not None:
-        own.answers.put(context.request_id, body.userid, view.release.id, int(time.time()), answer)
+        at = int(time.time())
+        own.answers.put(context.request_id, body.userid, view.release.id, at, answer, shown=not body.explain)
     for part in context.degraded:
         metrics.DEGRADED.labels(part).inc()
     if answer.cold_start:

@@ -29,7 +29,8 @@ from online.api.worker_board import WorkerBoard
 from online.pipeline.answer_log import AnswerLog
 from online.pipeline.context import Part, make_breakers
 from online.pipeline.live_release import LiveRelease
-from online.pipeline.recommend import Policy, warm_up
+from online.pipeline.policy import Policy
+from online.pipeline.recommend import warm_up
 from online.pipeline.release_view import ReleaseView, load_view
 from online.pipeline.row_scoring import row_threads
 from online.pipeline.row_view import RowView, load_row_view
@@ -114,8 +115,9 @@ class Runtime:
             changed = partial(self._changed, scene)
             self._lists = LiveRelease(lambda: self._look(stores.users), self._load, poll, changed)
             self._lists.start()
-            if serve.log_answers:
-                self.answers = AnswerLog(stores.users, scene, _count_answers)
+            shown = serve.suppress_impressions_hours > 0
+            if serve.log_answers or shown:
+                self.answers = AnswerLog(stores.users, scene, _count_answers, lists=serve.log_answers, shown=shown)
         self._row_threads = row_threads(serve.upload_threads)
         changed = partial(self._changed, serve.upload_scene)
         look = partial(pointer, stores.users, serve.upload_scene, self.budget)

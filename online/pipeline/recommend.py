@@ -11,48 +11,21 @@ import numpy as np
 
 from data_exchange_center.errors import ReleaseError, StoreUnavailable
 from data_exchange_center.input_blocks import unpack_inputs
-from data_exchange_center.settings import Settings
 from online.pipeline.assemble import take
 from online.pipeline.context import RequestContext
 from online.pipeline.filters import eligible_items, rows_of
+from online.pipeline.policy import Policy
 from online.pipeline.query import Answer, Explanation, Query, Scores
 from online.pipeline.recall import Candidates, find_candidates, recall_scores
 from online.pipeline.release_view import ID_DTYPES, ReleaseView
 from online.pipeline.rerank import by_score, diversified
 from online.pipeline.score import gather, score
-from online.pipeline.visitor import Clock, Visitor, moment, read_visitor
+from online.pipeline.visitor import Visitor, read_visitor
 from online.stores.ports import Id, Stores
 
 log = logging.getLogger("marquee.pipeline")
 
 WARM_UP_SECONDS = 10.0  # a store that hangs must not outlast the time that gunicorn gives a worker to come up
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The settings that shape every answer of a server.
-
-    Attributes:
-        prerank_size: candidates that are scored (more when a larger list is asked for).
-        per_channel: items asked of each recall channel.
-        terms_from_index: the item index answers the term channel, not the release's arrays.
-    """
-
-    scene: str
-    clock: Clock
-    prerank_size: int
-    per_channel: int
-    terms_from_index: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> Policy:
-        return cls(
-            scene=settings.scene,
-            clock=settings.features.clock,
-            prerank_size=settings.serve.prerank_size,
-            per_channel=settings.recall.candidates,
-            terms_from_index=settings.recall.terms_from_index,
-        )
 
 
 def propose(
@@ -82,8 +55,8 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
     """
     view = context.view
     with context.stage("user"):
-        visitor = read_visitor(context, stores.users, policy.scene, query)
-        now = moment(query, visitor, policy.clock, time.time(), view.snapshot)
+        visitor = read_visitor(context, stores.users, policy, query)
+        now = visitor.now
     with context.stage("recall"):
         eligible = eligible_items(view, visitor.unwanted, query.filters)
         candidates = propose(context, stores, visitor, query, eligible, policy)
@@ -92,7 +65,7 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
         return Answer(rows, [], np.empty(0, np.float32), np.empty(0, np.float32), not visitor.known, now, 0)
     with context.stage("features"):
         item_ids = view.item_ids[rows]
-        inputs = gather(context, stores.features, visitor, item_ids, candidates.scores, now)
+        inputs = gather(context, stores.features, visitor, item_ids, candidates.scores)
     with context.stage("score"):
         scores = score(context, stores.scorer, inputs, len(rows))
     with context.stage("order"):
@@ -135,8 +108,7 @@ def score_items(
     view = context.view
     query = Query(user_id=user_id, now=now)
     with context.stage("user"):
-        visitor = read_visitor(context, stores.users, policy.scene, query)
-        moment_ = moment(query, visitor, policy.clock, time.time(), view.snapshot)
+        visitor = read_visitor(context, stores.users, policy, query)
     with context.stage("features"):
         known = np.array([item in view.item_rows for item in item_ids], bool)
         of_known = recall_scores(view, visitor, rows_of(view, item_ids))
@@ -144,7 +116,7 @@ def score_items(
         for name, values in of_known.items():
             widened[name][known] = values
         ids: np.ndarray = np.array(item_ids, ID_DTYPES[view.item_type])
-        inputs = gather(context, stores.features, visitor, ids, widened, moment_)
+        inputs = gather(context, stores.features, visitor, ids, widened)
     with context.stage("score"):
         scores = score(context, stores.scorer, inputs, len(item_ids))
     context.timings_ms["total"] = (time.perf_counter() - context.started) * 1000.0

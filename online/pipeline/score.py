@@ -20,7 +20,6 @@ def gather(
     visitor: Visitor,
     item_ids: np.ndarray,
     recall_scores: dict[str, np.ndarray],
-    now: int,
 ) -> dict[str, np.ndarray]:
     """Every input of the graph for these candidates; features of a store that is away come from the release on disk."""
     view = context.view
@@ -30,7 +29,7 @@ def gather(
         context.without("user_features", error)
         user = view.tables.user_features(visitor.user_id)
     items = _items(context, features, item_ids)
-    return assemble(view, visitor.user_id, item_ids, now, user, items, recall_scores)
+    return assemble(view, visitor.user_id, item_ids, visitor.now, user, items, recall_scores)
 
 
 def _items(context: RequestContext, features: FeatureStore, item_ids: np.ndarray) -> FeatureRows:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from data_exchange_center.errors import StoreError
 from online.pipeline.context import RequestContext
 from online.pipeline.filters import rows_of
+from online.pipeline.policy import Clock, Policy
 from online.pipeline.query import Query
-from online.stores.ports import Id, UserProfile, UserRead, UserStore
-
-Clock = Literal["wall", "user_last"]
+from online.pipeline.release_view import ReleaseView
+from online.stores.ports import Id, RecentEvent, UserProfile, UserRead, UserStore
 
 
 @dataclass(frozen=True)
@@ -23,44 +24,54 @@ class Visitor:
     Attributes:
         known: the release knows the user.
         profile: of the release; for an unknown user, what the events since then tell.
-        unwanted: int32 item rows that are never answered: met before, excluded by the request, or blocked.
-        last_event: unix seconds of the newest known event, 0 when there is none.
+        unwanted: int32 item rows that are never answered: met before, shown lately, excluded by the request, or blocked.
+        now: the moment of the request, unix seconds.
     """
 
     user_id: Id
     known: bool
     profile: UserProfile = field(repr=False)
     unwanted: np.ndarray = field(repr=False)
-    last_event: int
+    now: int
 
 
-def read_visitor(context: RequestContext, users: UserStore, scene: str, query: Query) -> Visitor:
+def read_visitor(context: RequestContext, users: UserStore, policy: Policy, query: Query) -> Visitor:
     """Reads the user; without the user store, from the release on disk and the copy of the blocked items."""
-    view = context.view
+    view, scene = context.view, policy.scene
     try:
         read = context.ask("user_store", lambda timeout: users.read(scene, view.release.id, query.user_id, timeout))
         context.live = read.live
     except StoreError as error:
         context.without("user_store", error)
         read = UserRead(live=None, profile=view.tables.profile(query.user_id), blocked=users.blocked_copy(scene))
-    since = rows_of(view, read.interacted)
-    profile = read.profile or newcomer(query.user_id, rows_of(view, read.liked))
-    unwanted = [profile.history, since, rows_of(view, query.exclude), rows_of(view, read.blocked)]
+    profile = read.profile or newcomer(query.user_id, view, read.recent)
+    last_event = max(profile.last_timestamp, read.last_event)
+    now = moment(query.now, last_event, policy.clock, time.time(), view.snapshot)
+    others = (read.interacted, query.exclude, read.blocked, shown_lately(read.shown, now, policy.suppress_seconds))
     return Visitor(
         user_id=query.user_id,
         known=read.profile is not None,
         profile=profile,
-        unwanted=np.concatenate(unwanted).astype(np.int32, copy=False),
-        last_event=max(profile.last_timestamp, read.last_event),
+        unwanted=np.concatenate([profile.history, *(rows_of(view, ids) for ids in others)]).astype(
+            np.int32, copy=False
+        ),
+        now=now,
     )
 
 
-def newcomer(user_id: Id, liked: np.ndarray) -> UserProfile:
-    """The profile of a user whom the release does not know: the global segment, and as history the items liked since.
+def shown_lately(shown: Mapping[Id, int], now: int, seconds: float) -> list[Id]:
+    """Items that the user was shown `seconds` before `now` or later; none when seconds is 0.
 
     Args:
-        liked: int32 item rows, newest first.
+        shown: item -> unix seconds at which it was last shown.
     """
+    return [item for item, at in shown.items() if at >= now - seconds] if seconds else []
+
+
+def newcomer(user_id: Id, view: ReleaseView, events: Sequence[RecentEvent]) -> UserProfile:
+    """The profile of a user whom the release does not know: the global segment, and as history what happened since."""
+    known = [event for event in events if event.item_id in view.item_rows]
+    known.sort(key=lambda event: event.timestamp)
     return UserProfile(
         user_id=user_id,
         segment="",
@@ -68,20 +79,20 @@ def newcomer(user_id: Id, liked: np.ndarray) -> UserProfile:
         terms=(),
         term_weights=np.empty(0, np.float32),
         vector=np.empty(0, np.float32),
-        history=liked[::-1].copy(),
-        history_labels=np.ones(len(liked), np.int8),
-        history_values=np.ones(len(liked), np.float32),
-        history_timestamps=np.zeros(len(liked), np.int64),
+        history=rows_of(view, [event.item_id for event in known]),
+        history_labels=np.array([event.label for event in known], np.int8),
+        history_values=np.array([event.value for event in known], np.float32),
+        history_timestamps=np.array([event.timestamp for event in known], np.int64),
     )
 
 
-def moment(query: Query, visitor: Visitor, clock: Clock, wall: float, snapshot: int) -> int:
+def moment(given: int | None, last_event: int, clock: Clock, wall: float, snapshot: int) -> int:
     """`now` of a request, unix seconds: as given, else by the clock setting.
 
     `user_last` is just after the user's last known event, and for a user without one the moment of the release's snapshot.
     """
-    if query.now is not None:
-        return query.now
+    if given is not None:
+        return given
     if clock == "wall":
         return int(wall)
-    return visitor.last_event + 1 if visitor.last_event else snapshot
+    return last_event + 1 if last_event else snapshot

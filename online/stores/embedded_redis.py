@@ -57,7 +57,8 @@ maxmemory-policy noeviction
 def open_users(settings: Settings, url: str) -> UserStore:
     """The user store on the embedded server, which is started when it does not run."""
     folder = Workspace(settings).online
-    return RedisUsers(link_to_socket(str(ensure_running(folder))), folder, settings.data.positive_above)
+    link, hours = link_to_socket(str(ensure_running(folder))), settings.serve.suppress_impressions_hours
+    return RedisUsers(link, folder, settings.data.positive_above, hours)
 
 
 def ensure_running(online_folder: Path) -> Path:

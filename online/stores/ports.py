@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Id = int | str
 ANSWERS_KEPT = 50_000
-LIKED_KEPT = 50
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,31 @@ class Event:
 
 
 @dataclass(frozen=True)
+class RecentEvent:
+    """An interaction as a row of the log would tell it.
+
+    Attributes:
+        timestamp: unix seconds.
+        label: 1 for a click, a like, or a rating above the settings' `data.positive_above`, else 0.
+        value: the rating, else the label.
+    """
+
+    item_id: Id
+    timestamp: int
+    label: int
+    value: float
+
+
+@dataclass(frozen=True)
+class ShownList:
+    """Items of one answer, which its user has seen at `timestamp` (unix seconds)."""
+
+    user_id: Id
+    timestamp: int
+    item_ids: Sequence[Id]
+
+
+@dataclass(frozen=True)
 class UserRead:
     """One round trip's answer.
 
@@ -74,8 +98,8 @@ class UserRead:
         profile: of the release that was asked for; None when that release does not know the user.
         interacted: ids of items the user interacted with (events other than impressions) since, any release.
         last_event: timestamp of the newest of those events, 0 when none.
-        liked: of `interacted`, the newest `LIKED_KEPT` whose last event was a click, a like, or a rating above the settings'
-            `data.positive_above`; newest first.
+        recent: the newest of those events, of the last weeks, in the order in which they came; a release may know some of them.
+        shown: item -> unix seconds at which it was last shown, the newest; empty unless `serve.suppress_impressions_hours` is set.
         blocked: ids of items taken out of every answer.
     """
 
@@ -83,7 +107,8 @@ class UserRead:
     profile: UserProfile | None
     interacted: frozenset[Id] = frozenset()
     last_event: int = 0
-    liked: tuple[Id, ...] = ()
+    recent: tuple[RecentEvent, ...] = ()
+    shown: Mapping[Id, int] = field(default_factory=dict)
     blocked: frozenset[Id] = frozenset()
 
 
@@ -201,6 +226,13 @@ class UserStore(ABC):
 
         Kept for a day, the newest `ANSWERS_KEPT` of a scene at most, and only in the store's memory: unlike events they may be
         lost when it restarts, and reads never wait for a disk because of them.
+        """
+
+    @abstractmethod
+    def note_shown(self, scene: str, lists: Sequence[ShownList], timeout: float) -> None:
+        """Remembers which items users were shown, for `serve.suppress_impressions_hours`; impression events do so by themselves.
+
+        In the store's memory only, as answered lists are. Nothing is noted when that setting is 0.
         """
 
     @abstractmethod

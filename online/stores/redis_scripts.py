@@ -14,24 +14,50 @@ return {1, live}
 """
 
 APPEND_EVENTS = """
--- KEYS stream, event ids, then one hash of interactions per user;
--- ARGV per event: id, payload, index of the user's hash, item ('' for an impression), timestamp with a + when it was liked
+-- KEYS stream, event ids, then per user: hash of interactions, list of recent events, items shown lately;
+-- ARGV recent events to keep, seconds to keep them, shown items to keep, seconds to keep them (0: none are noted), then per event:
+-- id, payload, index of the user's first key, item, timestamp, the recent event's value ('' for an impression)
 redis.replicate_commands()
 local added = 0
-for at = 1, #ARGV, 5 do
+for at = 5, #ARGV, 6 do
   if redis.call('SADD', KEYS[2], ARGV[at]) == 1 then
     redis.call('XADD', KEYS[1], '*', 'event', ARGV[at + 1])
-    local user, item, timestamp = KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3], ARGV[at + 4]
-    if item ~= '' then
+    local place, item, timestamp, recent = tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+    if recent ~= '' then
+      local user, list = KEYS[place], KEYS[place + 1]
       local known = redis.call('HGET', user, item)
-      if not known or tonumber(string.match(known, '%d+')) <= tonumber(string.match(timestamp, '%d+')) then
+      if not known or tonumber(string.match(known, '%d+')) <= tonumber(timestamp) then
         redis.call('HSET', user, item, timestamp)
       end
+      redis.call('RPUSH', list, recent)
+      redis.call('LTRIM', list, -tonumber(ARGV[1]), -1)
+      redis.call('EXPIRE', list, ARGV[2])
+    elseif ARGV[4] ~= '0' then
+      local shown = KEYS[place + 2]
+      redis.call('ZADD', shown, 'GT', timestamp, item)
+      redis.call('ZREMRANGEBYRANK', shown, 0, -tonumber(ARGV[3]) - 1)
+      redis.call('EXPIRE', shown, ARGV[4])
     end
     added = added + 1
   end
 end
 return added
+"""
+
+NOTE_SHOWN = """
+-- KEYS items shown lately, one key per answer; ARGV items to keep, seconds to keep them, then per answer: timestamp, how many items
+-- and those items. Like answered lists they stay out of the append-only file.
+redis.replicate_commands()
+redis.set_repl(redis.REPL_NONE)
+local at = 3
+for place = 1, #KEYS do
+  local count = tonumber(ARGV[at + 1])
+  for item = at + 2, at + 1 + count do redis.call('ZADD', KEYS[place], 'GT', ARGV[at], ARGV[item]) end
+  redis.call('ZREMRANGEBYRANK', KEYS[place], 0, -tonumber(ARGV[1]) - 1)
+  redis.call('EXPIRE', KEYS[place], ARGV[2])
+  at = at + 2 + count
+end
+return #KEYS
 """
 
 WRITE_USERS = """

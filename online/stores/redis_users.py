@@ -5,7 +5,9 @@
     marquee:<scene>:users:<release>      hash: user -> profile (profile_codec.py); UNLINK ends a release, and one that never goes
                                          live expires after UNPUBLISHED_SECONDS
     marquee:<scene>:written:<release>    while a release is written: of what, and how many profiles are there already
-    marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction, with a + when it was liked
+    marquee:<scene>:user:<user>          hash: item -> timestamp of the newest interaction
+    marquee:<scene>:recent:<user>        list: the newest interactions, in the order in which they came (recent_events.py)
+    marquee:<scene>:shown:<user>         sorted set: items by the time at which they were last shown; only when a setting asks
     marquee:<scene>:events               stream of events, in the order in which they came
     marquee:<scene>:event-ids            set of the events' ids
     marquee:<scene>:blocked              set of items; marquee:<scene>:blocked-version changes with it (blocked_items.py)
@@ -19,6 +21,7 @@ to be: `appendonly yes` and `appendfsync always` answer a write only when it is 
 from __future__ import annotations
 
 import json
+import math
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,12 +36,13 @@ from data_exchange_center.workspace import Workspace
 from online.stores.blocked_items import BlockedItems, new_version
 from online.stores.event_queue import EventQueue
 from online.stores.local_copy import LIVE, LocalCopy
-from online.stores.ports import ANSWERS_KEPT, LIKED_KEPT, Event, Flip, Id, UserProfile, UserRead, UserStore
+from online.stores.ports import ANSWERS_KEPT, Event, Flip, Id, ShownList, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
+from online.stores.recent_events import RECENT_KEPT, RECENT_SECONDS, SHOWN_KEPT, judged, parsed, spelled
 from online.stores.redis_event_queue import RedisEventQueue
 from online.stores.redis_keys import answer_key, id_token, key, parse_id
 from online.stores.redis_link import Command, RedisLink, link_to_url
-from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS, WRITE_USERS
+from online.stores.redis_scripts import APPEND_EVENTS, BLOCK, FLIP, LOG_ANSWERS, NOTE_SHOWN, WRITE_USERS
 from online.stores.redis_vocabularies import RedisVocabularies
 from online.stores.vocabulary_store import VocabularyStore
 
@@ -53,7 +57,8 @@ ANSWER_SECONDS = 86_400
 
 def open_users(settings: Settings, url: str) -> UserStore:
     """The adapter for a Redis URL."""
-    return RedisUsers(link_to_url(url), Workspace(settings).online, settings.data.positive_above)
+    hours = settings.serve.suppress_impressions_hours
+    return RedisUsers(link_to_url(url), Workspace(settings).online, settings.data.positive_above, hours)
 
 
 class RedisUsers(UserStore):
@@ -61,12 +66,14 @@ class RedisUsers(UserStore):
 
     Args:
         copies: folder of the copies of the pointer and of the blocked items.
-        positive_above: a rating event above this counts as liked.
+        positive_above: a rating event above this is a positive.
+        suppress_hours: how long a shown item is remembered; 0: none is.
     """
 
-    def __init__(self, link: RedisLink, copies: Path, positive_above: float) -> None:
+    def __init__(self, link: RedisLink, copies: Path, positive_above: float, suppress_hours: float = 0.0) -> None:
         self._link = link
         self._positive_above = positive_above
+        self._shown_seconds = math.ceil(suppress_hours * 3600)
         self._copy = LocalCopy(copies, LIVE)
         self._blocked = BlockedItems(copies)
         self._vocabularies = RedisVocabularies(link)
@@ -83,27 +90,24 @@ class RedisUsers(UserStore):
     def read(self, scene: str, release: str, user_id: Id, timeout: float) -> UserRead:
         token = id_token(user_id)
         deadline = time.monotonic() + timeout
-        live, value, interacted, version = self._link.call(
-            [
-                ("GET", key(scene, "live")),
-                ("HGET", key(scene, "users", release), token),
-                ("HGETALL", key(scene, "user") + b":" + token),
-                ("GET", key(scene, "blocked-version")),
-            ],
-            timeout,
-        )
-        times = [int(value.removesuffix(b"+")) for value in interacted[1::2]]
-        liked = [
-            (at, item)
-            for at, item, value in zip(times, interacted[::2], interacted[1::2], strict=True)
-            if value[-1:] == b"+"
+        commands: list[Command] = [
+            ("GET", key(scene, "live")),
+            ("HGET", key(scene, "users", release), token),
+            ("HGETALL", key(scene, "user") + b":" + token),
+            ("GET", key(scene, "blocked-version")),
+            ("LRANGE", key(scene, "recent") + b":" + token, 0, -1),
         ]
+        if self._shown_seconds:
+            commands.append(("ZRANGE", key(scene, "shown") + b":" + token, 0, -1, "WITHSCORES"))
+        live, value, interacted, version, recent, *shown = self._link.call(commands, timeout)
+        times = shown[0] if shown else []
         return UserRead(
             live=live.decode() if live else None,
             profile=decode_profile(user_id, value) if value is not None else None,
             interacted=frozenset(map(parse_id, interacted[::2])),
-            last_event=max(times, default=0),
-            liked=tuple(parse_id(item) for _, item in sorted(liked, reverse=True)[:LIKED_KEPT]),
+            last_event=max((int(at.rstrip(b"+")) for at in interacted[1::2]), default=0),
+            recent=parsed(recent),
+            shown={parse_id(item): int(float(at)) for item, at in zip(times[::2], times[1::2], strict=True)},
             blocked=self._blocked_now(scene, version, deadline),
         )
 
@@ -194,22 +198,17 @@ class RedisUsers(UserStore):
             return 0
         keys = [key(scene, "events"), key(scene, "event-ids")]
         places: dict[bytes, int] = {}
-        arguments: list[Any] = []
+        arguments: list[Any] = [RECENT_KEPT, RECENT_SECONDS, SHOWN_KEPT, self._shown_seconds]
         for event in events:
-            user = key(scene, "user") + b":" + id_token(event.user_id)
+            user = id_token(event.user_id)
             if user not in places:
-                keys.append(user)
-                places[user] = len(keys)
-            item = b"" if event.event == "impression" else id_token(event.item_id)
+                places[user] = len(keys) + 1
+                keys += [key(scene, kind) + b":" + user for kind in ("user", "recent", "shown")]
             payload = json.dumps(asdict(event), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            noted = f"{event.timestamp}{'+' if self._liked(event) else ''}"
-            arguments += (event.event_id, payload, places[user], item, noted)
+            recent = judged(event, self._positive_above)
+            noted = b"" if recent is None else spelled(recent)
+            arguments += (event.event_id, payload, places[user], id_token(event.item_id), event.timestamp, noted)
         return int(self._link.one(("EVAL", APPEND_EVENTS, len(keys), *keys, *arguments), timeout))
-
-    def _liked(self, event: Event) -> bool:
-        if event.event == "rating":
-            return event.value is not None and event.value > self._positive_above
-        return event.event in ("click", "like")
 
     def events(self, scene: str, after: str = "", limit: int = 1000) -> list[tuple[str, Event]]:
         start = f"({after}" if after else "-"
@@ -250,6 +249,15 @@ class RedisUsers(UserStore):
             for answer in answers.values()
         ]
         self._link.one(("EVAL", LOG_ANSWERS, len(keys), *keys, ANSWER_SECONDS, ANSWERS_KEPT, *payloads), timeout)
+
+    def note_shown(self, scene: str, lists: Sequence[ShownList], timeout: float) -> None:
+        if not lists or not self._shown_seconds:
+            return
+        keys = [key(scene, "shown") + b":" + id_token(one.user_id) for one in lists]
+        arguments: list[Any] = [SHOWN_KEPT, self._shown_seconds]
+        for one in lists:
+            arguments += (one.timestamp, len(one.item_ids), *map(id_token, one.item_ids))
+        self._link.one(("EVAL", NOTE_SHOWN, len(keys), *keys, *arguments), timeout)
 
     def answer(self, scene: str, request_id: str, timeout: float) -> dict[str, Any] | None:
         value = self._link.one(("GET", answer_key(scene, request_id)), timeout)

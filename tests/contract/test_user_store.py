@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import pytest
 
 from data_exchange_center.errors import LockHeld, StoreUnavailable
 from data_exchange_center.workspace import Workspace
-from online.stores import redis_users
+from online.stores import recent_events, redis_users
 from online.stores.embedded_redis import ensure_running
 from online.stores.open import open_users
-from online.stores.ports import Event, Id, UserProfile, UserStore
+from online.stores.ports import Event, Id, ShownList, UserProfile, UserStore
 from tests.contract.backends import Backend
 
 T = 2.0  # seconds
@@ -208,20 +209,48 @@ def test_an_impression_excludes_nothing(users: UserStore, scene: str) -> None:
     assert len(users.events(scene)) == 1
 
 
-def test_liked_items_come_newest_first_and_the_last_word_counts(users: UserStore, scene: str) -> None:
+def test_recent_interactions_come_back_as_the_log_would_tell_them(users: UserStore, scene: str) -> None:
     told = [
         event(1, "a", "click", at=1),
         event(1, "b", "rating", at=2, value=5.0),
         event(1, "c", "rating", at=3, value=3.0),  # not above the settings' 3.0
         event(1, "d", "like", at=4),
-        event(1, "e", "like", at=5),
-        event(1, "e", "dislike", at=6),
-        event(1, "d", "dislike", at=2),  # older than what is known
+        event(1, "a b", "dislike", at=2),  # late
+        event(1, "f", "impression", at=9),
     ]
     users.append_events(scene, told, T)
     read = users.read(scene, "r1", 1, T)
-    assert read.liked == ("d", "b", "a")
-    assert read.interacted == {"a", "b", "c", "d", "e"}
+    assert [tuple(vars(one).values()) for one in read.recent] == [
+        ("a", 1, 1, 1.0),
+        ("b", 2, 1, 5.0),
+        ("c", 3, 0, 3.0),
+        ("d", 4, 1, 1.0),
+        ("a b", 2, 0, 0.0),
+    ]
+    assert read.interacted == {"a", "b", "c", "d", "a b"}
+    assert (read.last_event, read.shown) == (4, {})
+
+
+def test_recent_interactions_are_bounded(users: UserStore, scene: str) -> None:
+    users.append_events(scene, [event(1, item, at=item) for item in range(recent_events.RECENT_KEPT + 7)], T)
+    recent = users.read(scene, "r1", 1, T).recent
+    assert len(recent) == recent_events.RECENT_KEPT
+    assert recent[0].item_id == 7
+
+
+def test_what_was_shown_is_remembered_when_a_setting_asks(users: UserStore, backend: Backend, scene: str) -> None:
+    users.append_events(scene, [event(1, 49, "impression", at=100)], T)
+    users.note_shown(scene, [ShownList(1, 120, [48])], T)
+    settings = backend.settings.with_values(**{"serve.suppress_impressions_hours": 2.0})
+    with closing(open_users(settings)) as asked:
+        asked.append_events(scene, [event(1, 50, "impression", at=100), event(1, 50, "impression", at=90)], T)
+        asked.note_shown(scene, [ShownList(1, 120, [51, 52]), ShownList("x", 130, ["a"]), ShownList(1, 80, [])], T)
+        assert asked.read(scene, "r1", 1, T).shown == {50: 100, 51: 120, 52: 120}
+        assert asked.read(scene, "r1", "x", T).shown == {"a": 130}
+        asked.note_shown(scene, [ShownList(1, 200 + at, [1000 + at]) for at in range(recent_events.SHOWN_KEPT)], T)
+        shown = asked.read(scene, "r1", 1, T).shown
+    assert len(shown) == recent_events.SHOWN_KEPT
+    assert min(shown.values()) == 200
 
 
 def test_an_event_counts_once_however_often_it_is_sent(users: UserStore, scene: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
 from online.api.app import build_app
 from online.api.runtime import Runtime
-from online.pipeline.recommend import Policy
+from online.pipeline.policy import Policy
 from online.pipeline.release_view import ReleaseView, view_of
 from online.stores import embedded_redis
 from online.stores.open import open_stores
@@ -59,9 +59,13 @@ def publish_rows(stores: Stores, release: Release) -> Release:
     return release
 
 
-def make_chain(folder: Path, **options: object) -> Iterator[Chain]:
-    """Makes, publishes and serves a release; ends the embedded Redis afterwards."""
-    settings = make_settings(folder, **{"serve.admin_token": "secret", "serve.budget_ms": 5000.0})
+def make_chain(folder: Path, own: Mapping[str, object] | None = None, **options: object) -> Iterator[Chain]:
+    """Makes, publishes and serves a release; ends the embedded Redis afterwards.
+
+    Args:
+        own: settings of this chain. options: of `make_release`.
+    """
+    settings = make_settings(folder, **{"serve.admin_token": "secret", "serve.budget_ms": 5000.0, **(own or {})})
     release = make_release(folder, settings=settings, **options)  # type: ignore[arg-type]
     stores = open_stores(settings)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from data_exchange_center.errors import StoreUnavailable
 from online.pipeline import answer_log
 from online.pipeline.answer_log import AnswerLog
 from online.pipeline.query import Answer
+from online.stores.ports import ShownList
 
 ANSWER = Answer(
     rows=np.array([1, 0], np.int32),
@@ -35,6 +36,10 @@ class Users:
         self.gate = threading.Event()
         self.gate.set()
         self.away = False
+        self.shown: list[ShownList] = []
+
+    def note_shown(self, scene: str, lists: Sequence[ShownList], timeout: float) -> None:
+        self.shown += lists
 
     def log_answers(self, scene: str, answers: Mapping[str, Mapping[str, Any]], timeout: float) -> None:
         self.gate.wait(5)

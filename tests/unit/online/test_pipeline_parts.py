@@ -20,7 +20,7 @@ from online.pipeline.query import Query
 from online.pipeline.recall import ChannelScores, find_candidates, first_eligible, taste_of
 from online.pipeline.recommend import warm_up
 from online.pipeline.release_view import load_view, view_of
-from online.pipeline.visitor import Visitor, moment, newcomer, read_visitor
+from online.pipeline.visitor import moment, newcomer, read_visitor
 from online.stores.ports import FeatureRows, Filters
 from tests.factories import SNAPSHOT, make_release, make_settings
 from tests.unit.online.conftest import Chain
@@ -69,9 +69,7 @@ def test_an_item_without_a_year_is_in_no_range(int_chain: Chain) -> None:
     ],
 )
 def test_the_clock_setting_says_what_now_is(now: int | None, clock: Any, last_event: int, expected: int) -> None:
-    nobody = newcomer(1, np.empty(0, np.int32))
-    visitor = Visitor(user_id=1, known=False, profile=nobody, unwanted=nobody.history, last_event=last_event)
-    assert moment(Query(user_id=1, now=now), visitor, clock, 1_700_000_000.9, SNAPSHOT) == expected
+    assert moment(now, last_event, clock, 1_700_000_000.9, SNAPSHOT) == expected
 
 
 def test_channel_scores_are_the_scores_defined_once(chain: Chain) -> None:
@@ -87,7 +85,7 @@ def test_channel_scores_are_the_scores_defined_once(chain: Chain) -> None:
 
 
 def test_a_newcomer_without_likes_has_no_personal_scores(int_chain: Chain) -> None:
-    scores = ChannelScores(int_chain.view, taste_of(newcomer(1, np.empty(0, np.int32))))
+    scores = ChannelScores(int_chain.view, taste_of(newcomer(1, int_chain.view, ())))
     rows = np.arange(5, dtype=np.int32)
     found = scores.of(rows)
     assert not found["recall_vector"].any()
@@ -134,7 +132,7 @@ def test_terms_are_found_alike_in_the_release_and_in_the_index(chain: Chain) -> 
     view, searched = chain.view, 0
     for user in chain.release.table("users")["user_id"].to_pylist()[:20]:
         context, query = RequestContext(view, "terms", 5.0), Query(user_id=user, channels=frozenset({"term"}))
-        visitor = read_visitor(context, chain.stores.users, chain.release.scene, query)
+        visitor = read_visitor(context, chain.stores.users, chain.policy, query)
         eligible = eligible_items(view, visitor.unwanted, query.filters)
         one, other = (
             find_candidates(context, chain.stores.items, visitor, query, eligible, 30, 20, terms_from_index=way)
