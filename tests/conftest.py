@@ -22,6 +22,13 @@ def pytest_configure() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tells a failure when it happens: a run that is cut off comes to no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid} ({report.when}, {report.duration:.1f} s)\n{report.longreprtext[-4000:]}", flush=True)
+
+
 @pytest.fixture(scope="session")
 def ml100k() -> Path:
     """The folder of MovieLens 100K; tests that need it are skipped where it is not to be had."""
