@@ -138,6 +138,10 @@ class EmbeddingTables(nn.Module):
     def of(self, owner: str) -> Tensor:
         """An owner's part of its table, without padding: a view [ids - 1, size (+ 1 for weights)]."""
         ids, size = self.owners[owner]
-        first = self._offsets[owner] + 1
+        first = self.first_row(owner)
         weight: Tensor = self.sizes[str(size)].weight  # type: ignore[assignment]
         return weight[first : first + ids - 1]
+
+    def first_row(self, owner: str) -> int:
+        """Row of an owner's id 1 in its table; the others follow."""
+        return self._offsets[owner] + 1

@@ -126,8 +126,8 @@ class Trunk(nn.Module):
     Args:
         spec: the scene's features.
         rows: embedding rows by the feature that owns the table (encoder.embedding_rows).
-        unknown_rate: share of ids (of key features) that training replaces by UNK, so that UNK has learned something when
-            a user or an item comes that the fit never saw.
+        unknown_rate: share of ids (of key features and of growing vocabularies) that training replaces by UNK, so that UNK has
+            learned something when an id comes that the fit never saw.
         reads: what the architecture on top needs.
 
     Raises:
@@ -257,11 +257,14 @@ class Trunk(nn.Module):
             ids = torch.stack([inputs[ENCODED + name] for name in matrix.features], -1)
         features = [self.spec[name] for name in matrix.features]
         owners = [self._owner(feature) for feature in features]
-        keys = [feature.key and not self.tables.grows(owner) for feature, owner in zip(features, owners, strict=True)]
+        keys = [
+            (feature.key or self._has_free_ids(owner)) and not self.tables.grows(owner)
+            for feature, owner in zip(features, owners, strict=True)
+        ]
         return self.tables.rows(self._sometimes_unknown(ids, keys), owners)
 
     def _sometimes_unknown(self, ids: Tensor, keys: list[bool]) -> Tensor:
-        """In training, some ids of the columns that are keys become UNK; [*, F]."""
+        """In training, some ids of these columns become UNK; [*, F]."""
         if not self.training or self.unknown_rate == 0 or not any(keys):
             return ids
         drawn = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
@@ -298,6 +301,10 @@ class Trunk(nn.Module):
         if not tensors:
             return like[..., :0]
         return (tensors[0] if len(tensors) == 1 else torch.cat(tensors, -1)).clamp(-WIDEST, WIDEST)
+
+    def _has_free_ids(self, owner: str) -> bool:
+        policy = self.spec[owner].vocabulary
+        return policy is not None and policy.policy == "growing"
 
     def _owner(self, feature: Feature) -> str:
         return self.spec.vocabulary_of(feature).name

@@ -10,7 +10,7 @@ never taken for one's own. Runs that name the same folder in data.prepared share
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from data_exchange_center.feature_selection import selected
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.growing_features import with_policy
 from data_exchange_center.rows.schema import schema_of
+from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import sha256
 from offline.rank.feature_encoding import FittedEncoder
 from offline.reading.reader import RowSource, source_at
@@ -99,12 +100,18 @@ class RawRows:
         return found
 
 
-def fitted_encoder(rows: RawRows, prepared: Path) -> Path:
-    """Folder of the encoder fitted on the training rows; fitted when it is not there."""
-    folder = prepared / f"encoder-{digest([rows.spec.model_dump(mode='json'), rows.key('train')])}"
+def fitted_encoder(rows: RawRows, prepared: Path, known: Mapping[str, Vocabulary] | None = None) -> Path:
+    """Folder of the encoder fitted on the training rows; fitted when it is not there.
+
+    Args:
+        known: vocabularies that are given, by the feature that owns them.
+    """
+    given = {name: list(vocabulary.tokens) for name, vocabulary in (known or {}).items()}
+    key = [rows.spec.model_dump(mode="json"), rows.key("train"), *([given] if given else [])]
+    folder = prepared / f"encoder-{digest(key)}"
     if not (folder / "encoder.json").exists():
         with tqdm(desc="fit the encoder", unit=" rows", unit_scale=True, leave=False) as bar:
-            fit_ctr_encoder(rows.spec, lambda: _watched(rows.part("train", READ_ROWS), bar)).save(folder)
+            fit_ctr_encoder(rows.spec, lambda: _watched(rows.part("train", READ_ROWS), bar), known).save(folder)
     return folder
 
 

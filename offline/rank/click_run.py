@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from data_exchange_center.errors import DataError, SettingsError
 from data_exchange_center.feature_selection import selected
@@ -32,11 +29,20 @@ from data_exchange_center.validation import validated
 from data_exchange_center.workspace import atomic_folder, read_json, write_json
 from offline.figures import save_figure
 from offline.models.numbers import HEADS
-from offline.models.ranker import WEIGHTS_FILE, NetworkConfig, Ranker
+from offline.models.ranker import NetworkConfig, Ranker
 from offline.models.registry import options_of, options_to_json
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
 from offline.rank.click_scores import Scores, logits_of, save_scores, scored
+from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.growing_run import ENCODER, check_alone, save_frozen, set_up_tables
+from offline.rank.warm_start import (
+    continued,
+    given_vocabularies,
+    growing_vocabularies,
+    grown_encoder,
+    save_level,
+    warm_started,
+)
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
 from offline.training.ctr_data import Columns
@@ -141,16 +147,18 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
             return dict(read_json(folder / METRICS))
         parts = _prepared_parts(folder, config)
     ranker = new_ranker(config, parts)
-    if config.training.warm_start:
-        warm_started(ranker, Path(config.training.warm_start))
     training = config.training
     batches = math.ceil(parts.train_rows() / training.batch_size)
     steps = training.epochs * math.ceil(batches / training.accumulate)
     judge = (lambda: judged(config, parts, ranker, "validation").metrics) if config.data.validation else None
-    save: Save = partial(save_frozen, parts.encoder) if config.embeddings.grow else Ranker.save
+    vocabularies = {name: parts.encoder.vocabularies[name] for name in growing_vocabularies(parts.rows.spec)}
+    save: Save = partial(save_frozen, parts.encoder) if config.embeddings.grow else partial(save_level, vocabularies)
+    if training.warm_start and not training.warm_optimizer:
+        warm_started(ranker, Path(training.warm_start))
     trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge, save=save, processes=processes)
-    if resume:
-        trainer.resume()
+    resumed = resume and trainer.resume()
+    if training.warm_optimizer and not resumed:
+        continued(trainer, Path(training.warm_start), vocabularies)
     history = trainer.train()
     chosen = best_epoch(history, training.metric)
     if not processes.is_first:
@@ -200,41 +208,6 @@ def _tried(ranker: Ranker) -> None:
         ((_, logits),) = logits_of(ranker, [batch], torch.device("cpu"))
     if logits.shape != (2,):
         raise ValueError(f"two rows give logits of shape {logits.shape}")
-
-
-def warm_started(ranker: nn.Module, folder: Path) -> list[str]:
-    """Takes over the weights of another run that have the same name and shape here.
-
-    Returns:
-        What differs, named with both shapes; also in the log.
-
-    Raises:
-        DataError: the folder has no network, or nothing of it fits.
-    """
-    path = folder / NETWORK / WEIGHTS_FILE
-    try:
-        given = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: no weights to start from: {error}", field="training.warm_start") from error
-    own = ranker.state_dict()
-    fits = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    fits = {name: tensor for name, tensor in fits.items() if name != "calibration"}
-    differs = _differences(own, given)
-    if not fits:
-        raise DataError(f"{path}: nothing fits the new network: {'; '.join(differs)}", field="training.warm_start")
-    ranker.load_state_dict({**own, **fits})
-    for line in differs:
-        log.warning("  not taken from %s: %s", folder, line)
-    return differs
-
-
-def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    lines = []
-    for name in sorted({*own, *given}):
-        mine, theirs = (f"{list(side[name].shape)}" if name in side else "nothing" for side in (own, given))
-        if mine != theirs:
-            lines.append(f"{name} is {mine} here and {theirs} there")
-    return lines
 
 
 def judged(config: TrainConfig, parts: EncodedParts, ranker: Ranker, part: Part) -> Scores:
@@ -295,12 +268,17 @@ def _encoder_of(folder: Path, config: TrainConfig, rows: RawRows, prepared: Path
     own = folder / (TRAINING_ENCODER if config.embeddings.grow else ENCODER)
     if not own.exists():
         start = config.training.warm_start
-        made = Path(start) / ENCODER if start else fitted_encoder(rows, prepared)
+        given = given_vocabularies(rows.spec, config.features.vocabularies)
+        made = Path(start) / own.name if start else fitted_encoder(rows, prepared, given)
         if not made.exists():
             raise DataError(
                 f"{made}: not there; training.warm_start names the folder of a run", field="training.warm_start"
             )
-        _copied(made, own)
+        if start and given:
+            with atomic_folder(own) as temporary:
+                grown_encoder(FittedEncoder.load(made, rows.spec), given).save(temporary)
+        else:
+            _copied(made, own)
     return own
 
 

@@ -32,13 +32,16 @@ class EncoderFit:
     Args:
         spec: the scene's features.
         id_types: dtypes of user and item ids.
+        known: vocabularies, by owner, that are given and not fitted.
     """
 
-    def __init__(self, spec: FeatureSpec, id_types: tuple[str, str]) -> None:
-        self.spec, self.id_types = spec, id_types
+    def __init__(
+        self, spec: FeatureSpec, id_types: tuple[str, str], known: Mapping[str, Vocabulary] | None = None
+    ) -> None:
+        self.spec, self.id_types, self.known = spec, id_types, dict(known or {})
         self.owners = sorted({spec.vocabulary_of(f).name for f in encoded_inputs(spec) if f.vocabulary})
         self.counted = _counted(spec)  # what count and target features read -> tokens rarer than this are not kept
-        learned = {n for n in self.owners if spec[n].vocabulary.policy in ("learned", "growing")}  # type: ignore[union-attr]
+        learned = {n for n in self.owners if spec[n].vocabulary.policy in ("learned", "growing")} - set(self.known)  # type: ignore[union-attr]
         self.counts = {name: TokenCounts(spec.folds) for name in sorted(learned | set(self.counted))}
         self.quantiles = {feature.name: Quantiles() for feature in encoded_inputs(spec) if feature.bins}
         self.moments = {
@@ -110,6 +113,8 @@ class EncoderFit:
         return self._first
 
     def _vocabulary(self, feature: Feature) -> Vocabulary:
+        if feature.name in self.known:
+            return self.known[feature.name]
         policy = feature.vocabulary
         assert policy is not None  # noqa: S101  # only owners of vocabularies come here
         tokens, rows = self.counts[feature.name].frequencies() if feature.name in self.counts else (pa.array([]), [])

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_exchange_center.feature_spec import Feature
 from data_exchange_center.raw_columns import NUMPY, missing_value
+from data_exchange_center.vocabulary import FIRST
 from offline.rank.feature_encoding import FittedEncoder
 
 EXTREME_NUMBERS = np.array(
@@ -41,7 +42,10 @@ def _known(
     encoder: FittedEncoder, feature: Feature, kind: str, shape: tuple[int, ...], generator: np.random.Generator
 ) -> np.ndarray:
     if feature.vocabulary is not None:
-        tokens = encoder.vocabularies[encoder.spec.vocabulary_of(feature).name].tokens
+        owner = encoder.spec.vocabulary_of(feature)
+        tokens = encoder.vocabularies[owner.name].tokens
+        if owner.vocabulary and owner.vocabulary.policy == "growing":  # ids come, not tokens
+            return generator.integers(0, FIRST + len(tokens), shape)
         if tokens:
             return generator.choice(np.array(tokens, NUMPY[kind]), shape)
     if kind == "string":

@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Writes a checkpoint and removes all but the newest `keep`; one of the same step is replaced."""
     tensors: dict[str, Tensor] = {}
     plain = _taken_out(checkpoint.state, "", tensors)
-    target = folder / f"step-{checkpoint.step:09d}"
+    target = folder / checkpoint_name(checkpoint.step)
     if target.exists():
         shutil.rmtree(target)
     with atomic_folder(target) as made:
@@ -58,6 +58,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for old in _saved(folder)[:-keep]:
         shutil.rmtree(old)
     return target
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint of a step."""
+    return f"step-{step:09d}"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -63,6 +63,10 @@ class FeaturesConfig(Section):
     embedding: int = Field(0, ge=0, le=4096, description="size of every embedding; those of the spec when 0")
     min_frequency: int = Field(0, ge=0, description="of every learned vocabulary; those of the spec when 0")
     quantiles: int = Field(0, ge=0, le=4096, description="bins of numbers with fitted ones; those of the spec when 0")
+    vocabularies: str = Field(
+        "",
+        description="folder of the <feature>.json of features whose declared policy is growing: the rows hold ids of these",
+    )
 
     @field_validator("quantiles")
     @classmethod
@@ -170,6 +174,10 @@ class TrainingConfig(Section):
     )
     keep: int = Field(3, ge=2, description="newest checkpoints kept; two, so that a torn one has one before it")
     warm_start: str = Field("", description="folder of a run whose encoder and weights this one starts from")
+    warm_optimizer: bool = Field(
+        False,
+        description="start from the checkpoint of that run's chosen epoch: the optimizers' state, and ids that grow, too",
+    )
     patience: int = Field(0, ge=0, description="epochs without a better validation before training ends; 0: all epochs")
     metric: Literal["auc", "gauc", "logloss"] = Field("auc", description="of validation, which picks the epoch")
     group: str = Field("", description="raw column whose values group the rows of GAUC; no GAUC when empty")
@@ -217,9 +225,14 @@ class TrainConfig(Section):
                 f"optimizer.embeddings.name {self.optimizer.embeddings.name} moves whole tables, and embeddings.grow needs one "
                 "that moves looked-up rows: sparse_adamw (with weight_decay, not reg) or sparse_adagrad"
             )
-        if self.embeddings.grow and training.warm_start:
+        if self.embeddings.grow and training.warm_start and not training.warm_optimizer:
             raise ValueError(
-                "embeddings.grow begins with no ids, and training.warm_start with the vocabularies of another run: use one of them"
+                "embeddings.grow and training.warm_start need training.warm_optimizer: which ids own a row is in a run's "
+                "checkpoints, not in its network"
+            )
+        if training.warm_optimizer and not training.warm_start:
+            raise ValueError(
+                "training.warm_optimizer needs training.warm_start, the run whose checkpoint it goes on from"
             )
         if training.patience and not self.data.validation:
             raise ValueError("training.patience needs data.validation: early stopping looks at validation only")

@@ -27,6 +27,7 @@ from data_exchange_center.errors import DataError, SpecError
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.growing_features import raw_owners
 from data_exchange_center.raw_columns import raw_column
+from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import atomic_folder, read_array, read_json, sha256, write_json
 from offline.models.layers import Sides
 from offline.models.numbers import Numbers
@@ -84,17 +85,22 @@ class Columns:
         return LikeBatch(inputs, Sides(torch.zeros(1, 0), numbers.clamp(-LIMIT, LIMIT)), labels)
 
 
-def fit_ctr_encoder(spec: FeatureSpec, make_reader: Callable[[], Iterable[pa.RecordBatch]]) -> FittedEncoder:
+def fit_ctr_encoder(
+    spec: FeatureSpec,
+    make_reader: Callable[[], Iterable[pa.RecordBatch]],
+    known: Mapping[str, Vocabulary] | None = None,
+) -> FittedEncoder:
     """Fits an encoder on all rows of a reader, which is made and read twice; memory grows with distinct tokens alone.
 
     Args:
         spec: its inputs are columns of the batches, beside `label` (0 or 1) where target features need it.
         make_reader: a fresh reader over the training rows, in the order of its files: a row's place decides its fold.
+        known: vocabularies that are given, by the feature that owns them.
 
     Raises:
         SpecError, DataError: a declaration cannot be fitted to the rows; the feature is named.
     """
-    fit = EncoderFit(spec, ("int64", "int64"))
+    fit = EncoderFit(spec, ("int64", "int64"), known)
     for batch, positions in _positioned(make_reader()):
         labels = batch[c.LABEL].to_numpy(zero_copy_only=False) if c.LABEL in batch.schema.names else None
         fit.see_tokens(_inputs(spec, batch), positions, labels)

@@ -162,6 +162,18 @@ def test_what_cannot_grow_is_named(files: Path, tmp_path: Path, values: dict[str
         train_run(config_of(files, tmp_path, **values))
 
 
+def test_a_run_goes_on_growing_where_another_ended(files: Path, tmp_path: Path) -> None:
+    train_run(config_of(files, tmp_path / "first", **{"training.epochs": 2, "training.save_every": 0}))
+    later = far_apart(click_table(300, 21))
+    ids = [None if one is None else one + 3 for one in later["c1"].to_pylist()]
+    later = later.set_column(later.column_names.index("c1"), "c1", pa.array(ids, pa.int64()))
+    pq.write_table(later, tmp_path / "later.parquet")
+    values = {"data.train": [str(tmp_path / "later.parquet")], "training.warm_start": str(tmp_path / "first")}
+    train_run(config_of(files, tmp_path / "next", **values, **{"training.warm_optimizer": True, "training.epochs": 1}))
+    before, after = (open_run(tmp_path / name).parts().encoder.vocabularies["c1"].tokens for name in ("first", "next"))
+    assert set(before) < set(after) and set(after) - set(before) == {n * FAR + 3 for n in range(6)}
+
+
 def test_several_processes_do_not_grow_one_table(files: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="2 processes see different rows"):
         check_alone(config_of(files, tmp_path), Processes(0, 2))
