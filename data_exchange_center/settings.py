@@ -166,6 +166,36 @@ class EventSettings(Section):
     keep_hours: float = Field(48.0, ge=0, description="how long archived events stay in the stream; 0 keeps them all")
 
 
+class IncrementalSettings(Section):
+    """The daily job: what is kept of a day, how it is learned, and when a candidate takes the live model's place."""
+
+    config: str = Field("", description="YAML of the scene's training run; docs/examples/<scene>.yaml when empty")
+    validation_share: float = Field(0.2, gt=0, lt=1, description="of a day's rows, chosen by their event_id")
+    learning_rate: float = Field(0.3, gt=0, le=1, description="of the first training's, for a day's")
+    epochs: int = Field(1, ge=1, le=100, description="over a day's rows and the backlog")
+    replay_days: int = Field(14, ge=0, le=1000, description="promoted days of which validation rows are replayed")
+    replay_rows: int = Field(300, ge=1, le=100_000, description="replayed of each of them")
+    gate: Literal["bootstrap", "plain"] = "bootstrap"
+    resamples: int = Field(400, ge=50, le=10_000, description="of a bootstrap interval")
+    auc_margin: float = Field(0.01, ge=0, le=1, description="a candidate must be shown not to lose more")
+    logloss_margin: float = Field(0.01, ge=0, le=10, description="a candidate must be shown not to lose more")
+    segments: list[str] = Field([], max_length=20, description="columns whose frequent values are judged alone")
+    segment_rows: int = Field(200, ge=10, le=10**9, description="fewer say nothing of a segment")
+    most_segments: int = Field(20, ge=1, le=200, description="values of one column that are judged")
+    segment_margin: float = Field(0.02, ge=0, le=1, description="no segment may be shown to lose more AUC")
+    compared_days: int = Field(14, ge=1, le=1000, description="good days that a new one is compared with")
+    suspicious_deviations: float = Field(4.0, gt=0, le=100, description="worse than those: the day is held")
+    spread_between_days: float = Field(
+        0.01, ge=0, le=1, description="least deviation between good days, of AUC and of logloss, beside sampling"
+    )
+    backlog_days: int = Field(14, ge=0, le=1000, description="older held days are given up and reported")
+    backlog_rows: int = Field(1_000_000, ge=0, le=10**9, description="beyond, the oldest held days are given up")
+    keep_runs: int = Field(
+        3, ge=1, le=1000, description="promoted runs that stay, the newest; one is needed to roll back to"
+    )
+    publish: bool = Field(True, description="a promoted candidate goes live; without, it is released only")
+
+
 class Settings(Section):
     """All settings. `seed` and the sections; see each section's fields."""
 
@@ -178,6 +208,7 @@ class Settings(Section):
     stores: StoreSettings = StoreSettings()
     serve: ServeSettings = ServeSettings()
     events: EventSettings = EventSettings()
+    incremental: IncrementalSettings = IncrementalSettings()
 
     @property
     def dataset_name(self) -> str:
