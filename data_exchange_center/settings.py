@@ -179,7 +179,9 @@ class IncrementalSettings(Section):
     resamples: int = Field(400, ge=50, le=10_000, description="of a bootstrap interval")
     auc_margin: float = Field(0.01, ge=0, le=1, description="a candidate must be shown not to lose more")
     logloss_margin: float = Field(0.01, ge=0, le=10, description="a candidate must be shown not to lose more")
-    segments: list[str] = Field([], max_length=20, description="columns whose frequent values are judged alone")
+    segments: str = Field(
+        "", max_length=1000, description="columns, with commas between, whose frequent values are judged alone"
+    )
     segment_rows: int = Field(200, ge=10, le=10**9, description="fewer say nothing of a segment")
     most_segments: int = Field(20, ge=1, le=200, description="values of one column that are judged")
     segment_margin: float = Field(0.02, ge=0, le=1, description="no segment may be shown to lose more AUC")
