@@ -2,9 +2,11 @@
 
     <python with fuxictr> fuxictr_worker.py <folder> <batch size> <learning rate> <seed>
 
-The folder holds train_ids.npy and test_ids.npy (int32 [R, F]), train_labels.npy (float32 [R]) and sizes.json (ids per field); the
-worker adds predictions.npy (float32 [test rows]). The model is put together from the package's layers as its model zoo does it,
-and each step is the package's own `train_step`. Batches are sliced from arrays in memory: no reader of the package's slows it.
+The folder holds train_ids.npy and test_ids.npy (int32 [R, F]), train_labels.npy (float32 [R]) and sizes.json (ids per field), and
+of each seed order-<seed>.npy (int64 [R], in which the rows are learned) and initial-<seed>.npz (weights to begin with: field-<n>
+[ids, size + 1] with the first-order weight last, weight-<n> and bias-<n> of the MLP); the worker adds predictions-<seed>.npy
+(float32 [test rows]). The model is put together from the package's layers as its model zoo does it, and each step is the package's
+own `train_step`. Batches are sliced from arrays in memory: no reader of the package's slows it.
 The last line on stdout is a JSON object.
 """
 
@@ -67,6 +69,20 @@ def feature_map_of(sizes: list[int], folder: Path) -> Any:
     return made
 
 
+@torch.no_grad()
+def begin(model: DeepFM, weights: Any) -> None:
+    """Puts weights of another DeepFM into this one."""
+    vectors = model.embedding_layer.embedding_layer.embedding_layers
+    first_order = model.fm.lr_layer.embedding_layer.embedding_layer.embedding_layers
+    for place in range(len(vectors)):
+        rows = torch.from_numpy(weights[f"field-{place}"])
+        vectors[f"f{place}"].weight.copy_(rows[:, :-1])
+        first_order[f"f{place}"].weight.copy_(rows[:, -1:])
+    for place, layer in enumerate(module for module in model.mlp.modules() if isinstance(module, torch.nn.Linear)):
+        layer.weight.copy_(torch.from_numpy(weights[f"weight-{place}"]))
+        layer.bias.copy_(torch.from_numpy(weights[f"bias-{place}"]))
+
+
 def batches(
     ids: torch.Tensor, labels: torch.Tensor, size: int, order: torch.Tensor
 ) -> Iterator[dict[str, torch.Tensor]]:
@@ -87,7 +103,8 @@ def main() -> None:
     for _, batch in zip(range(WARM_UP), batches(ids, labels, size, torch.arange(len(ids))), strict=False):
         warm.train_step(batch)
     model = DeepFM(feature_map, folder, rate).train()
-    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
+    begin(model, np.load(folder / f"initial-{seed}.npz"))
+    order = torch.from_numpy(np.load(folder / f"order-{seed}.npy"))
     wall, processor, loss = time.perf_counter(), time.process_time(), 0.0
     for batch in batches(ids, labels, size, order):
         loss += model.train_step(batch).item() * len(batch["label"])
@@ -98,7 +115,7 @@ def main() -> None:
             model(batch)["y_pred"][:, 0]
             for batch in batches(test, torch.zeros(len(test)), 16_384, torch.arange(len(test)))
         ]
-    np.save(folder / "predictions.npy", torch.cat(made).numpy())
+    np.save(folder / f"predictions-{seed}.npy", torch.cat(made).numpy())
     print(json.dumps({"seconds": wall, "cpu_seconds": processor, "rows": len(ids), "train_loss": loss / len(ids)}))
 
 

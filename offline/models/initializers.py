@@ -1,4 +1,4 @@
-"""How a fresh embedding row begins, by name."""
+"""How a fresh embedding row begins, by name; and linear layers."""
 
 from __future__ import annotations
 
@@ -46,3 +46,13 @@ class Initializer:
         with torch.no_grad():
             _FILL[self.name](rows, self.scale, generator)
             rows[:, rows.shape[1] - self.zero_columns :] = 0
+
+
+def begin_by_xavier(network: nn.Module) -> None:
+    """Draws the weights of every linear layer from a normal distribution of variance 2 / (inputs + outputs) (Glorot and Bengio,
+    2010); biases become zero."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -28,6 +28,7 @@ from data_exchange_center.growing_features import growing_owners, with_policy
 from data_exchange_center.validation import validated
 from data_exchange_center.workspace import atomic_folder, read_json, write_json
 from offline.figures import save_figure
+from offline.models.initializers import begin_by_xavier
 from offline.models.numbers import HEADS
 from offline.models.ranker import NetworkConfig, Ranker
 from offline.models.registry import options_of, options_to_json
@@ -192,6 +193,8 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     network = NetworkConfig(model.name, options, encoder.rows, model.members, encoder.id_types, ("like",))
     try:
         made = Ranker(encoder.spec, network)
+        if model.initializer == "xavier_normal":
+            begin_by_xavier(made)
         set_up_tables(made, config)
         _tried(made)
         return made

@@ -83,6 +83,11 @@ class ModelConfig(Section):
     preset: str = Field("default", description="a named variant of that model")
     options: dict[str, Any] = Field({}, description="switches that differ from the preset's")
     members: int = Field(1, ge=1, le=16, description="networks that learn side by side; their logits are averaged")
+    initializer: Literal["uniform", "xavier_normal"] = Field(
+        "uniform",
+        description="of linear layers: uniform within one over the root of the inputs (torch's own), or xavier_normal "
+        "(Glorot and Bengio, 2010) with biases of zero",
+    )
 
 
 class EmbeddingsConfig(Section):

@@ -276,8 +276,12 @@ class CachedEpoch:
     def __init__(self, rows: CachedRows, batch_size: int, seed: int, epoch: int) -> None:
         self.rows, self.batch_size, self.seed, self.epoch, self.done = rows, batch_size, seed, epoch, 0
 
+    def order(self) -> np.ndarray:
+        """Places of the rows, int64 [R], in the order in which they come."""
+        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.rows))
+
     def __iter__(self) -> Iterator[LikeBatch]:
-        order = torch.from_numpy(np.random.default_rng((self.seed, self.epoch)).permutation(len(self.rows)))
+        order = torch.from_numpy(self.order())
         while self.done < len(order):
             taken = order[self.done : self.done + self.batch_size]
             self.done += len(taken)

@@ -57,6 +57,16 @@ def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Pat
     assert open_run(tmp_path).ranker.config.heads == ("like",)
 
 
+def test_linear_layers_begin_as_the_settings_say(files: Path, tmp_path: Path, parts: EncodedParts) -> None:
+    values = {"model.options": {"hidden": [200, 100], "deep_fm": False}, "model.initializer": "xavier_normal"}
+    made = new_ranker(files_config(files, tmp_path, **values), parts).member(0).heads["like"]
+    layers = [layer for layer in made.modules() if isinstance(layer, torch.nn.Linear)]
+    for layer in layers[:-1]:
+        expected = (2 / (layer.in_features + layer.out_features)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
+    assert not any(layer.bias.any() for layer in layers)
+
+
 @pytest.mark.parametrize(
     ("cache", "embeddings", "grow"),
     [
