@@ -28,11 +28,12 @@ ON_STACK := $(filter-out 0,$(STACK))
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
-.venv/.setup: requirements.txt pyproject.toml
+.venv/.setup: requirements.txt requirements-text.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Marquee needs Python 3.11; call make PYTHON=/path/to/python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	@echo "installing the pinned requirements into .venv" >&2
 	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps -r requirements-text.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -55,6 +55,7 @@ class VocabularyPolicy(Declared):
         buckets: of a hashed one.
         share: name of the feature whose vocabulary and embedding table this one uses.
         missing: the missing value is a token of its own, the first one, however rare (learned and growing vocabularies).
+        token: what a log holds of a growing one's tokens; the graph takes their ids (ready_rows.py).
     """
 
     policy: Literal["fixed", "learned", "growing", "hashed", "raw"] = "learned"
@@ -64,6 +65,7 @@ class VocabularyPolicy(Declared):
     buckets: int = Field(0, ge=0)
     share: str = ""
     missing: bool = False
+    token: Literal["int64", "string"] = "int64"  # noqa: S105
 
 
 class Derive(Declared):
@@ -110,6 +112,7 @@ class Feature(Declared):
         derive: computed in the encoder from other features; not an input of the graph.
         cross_only: crosses and derived features read its raw value; the network sees only them.
         weights: of a sequence with a vocabulary, the numeric sequence aligned with it whose values weigh its elements.
+        text: of a dense vector, the log's column of free text that the scene's text encoder makes it of (ready_rows.py).
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -130,6 +133,7 @@ class Feature(Declared):
     heads: list[Literal["like", "choose"]] = ["like", "choose"]
     cross_only: bool = False
     weights: str = ""
+    text: str = ""
     description: str = ""
 
     @property
@@ -173,6 +177,8 @@ class Feature(Declared):
             raise ValueError(f"a {self.dtype} feature without a vocabulary cannot enter the network")
         if self.weights and (self.type != "sequence" or self.vocabulary is None):
             raise ValueError("`weights` belongs to a sequence with a vocabulary")
+        if self.text and (self.type != "dense_vector" or self.entity != "candidate"):
+            raise ValueError("`text` belongs to a dense_vector of a candidate")
         if self.combiner != "mean" and self.type != "multi_categorical":
             raise ValueError("`combiner` belongs to a multi_categorical feature")
         if self.vocabulary is not None and self.vocabulary.missing and self.is_list:

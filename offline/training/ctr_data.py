@@ -4,7 +4,8 @@
     EncodedRows       a reader's record batches -> LikeBatch after LikeBatch, resumable where the reader is
     CachedRows        the same rows encoded once into memory-mapped arrays, for many epochs and many models
 
-A batch's ids are one matrix [B, F] and its numbers another [B, m]; both keep the order of `Columns`.
+A batch's ids are one matrix [B, F] and its numbers another [B, m]; both keep the order of `Columns`. Dense vectors lie behind the
+numbers, element by element.
 """
 
 from __future__ import annotations
@@ -58,31 +59,46 @@ class Columns:
     Attributes:
         ids: embedded features (encoded_matrices.IDS).
         numbers: numbers that the network reads.
+        vectors: dense vectors that it reads, each with its length.
     """
 
     ids: tuple[str, ...]
     numbers: tuple[str, ...]
+    vectors: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Columns of the numbers' matrix."""
+        return len(self.numbers) + sum(length for _, length in self.vectors)
 
     @classmethod
     def of(cls, spec: FeatureSpec) -> Columns:
         """The columns of a scene.
 
         Raises:
-            SpecError: the scene is none of single rows: a feature is a list, a cross, or of the user's side.
+            SpecError: the scene is none of single rows: a feature is a list of ids, a cross, or of the user's side.
         """
         for feature in spec.features:
-            if feature.is_list or feature.cross is not None or feature.entity != "candidate":
+            of_ids = feature.is_list and feature.type != "dense_vector"
+            if of_ids or feature.cross is not None or feature.entity != "candidate":
                 raise SpecError(
-                    f"scene {spec.scene}: feature {feature.name!r} is no single value of a candidate",
+                    f"scene {spec.scene}: feature {feature.name!r} is no single value and no vector of a candidate",
                     field=feature.name,
                 )
+        vectors = [feature for feature in spec.encoded if feature.type == "dense_vector"]
         ids = [matrix.features for matrix in matrices(spec, ()) if matrix.name == ITEM_IDS]
-        return cls(ids[0] if ids else (), tuple(Numbers(spec).columns("like", "item")))
+        numbers = tuple(Numbers(spec).columns("like", "item"))
+        return cls(ids[0] if ids else (), numbers, tuple((feature.name, feature.length) for feature in vectors))
 
     def batch(self, ids: Tensor, numbers: Tensor, labels: Tensor) -> LikeBatch:
-        """Matrices [B, F] and [B, m] as what the trunk takes; numbers are bounded as the exported graph bounds them."""
+        """Matrices [B, F] and [B, width] as what the trunk takes; numbers are bounded as the exported graph bounds them."""
         inputs = {ITEM_IDS: ids.long()} if self.ids else {}
-        return LikeBatch(inputs, Sides(torch.zeros(1, 0), numbers.clamp(-LIMIT, LIMIT)), labels)
+        start = len(self.numbers)
+        for name, length in self.vectors:
+            inputs[ENCODED + name] = numbers[:, start : start + length]
+            start += length
+        scalars = numbers[:, : len(self.numbers)].clamp(-LIMIT, LIMIT)
+        return LikeBatch(inputs, Sides(torch.zeros(1, 0), scalars), labels)
 
 
 def fit_ctr_encoder(
@@ -149,7 +165,7 @@ class EncodedRows:
             yield self.columns.batch(*(torch.from_numpy(array) for array in (ids, numbers, labels)))
 
     def arrays(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """ids int32 (raw ones int64) [B, F], numbers float32 [B, m], labels float32 [B] (NaN where the rows have none)."""
+        """ids int32 (raw ones int64) [B, F], numbers float32 [B, width], labels float32 [B] (NaN where the rows have none)."""
         for batch in self.source:
             start, self._position = self._position, self._position + batch.num_rows
             yield self.encode(batch, start)
@@ -166,14 +182,19 @@ class EncodedRows:
             given = POSITION in batch.schema.names
             positions = batch[POSITION].to_numpy() if given else np.arange(start, start + batch.num_rows)
             raw[FOLD] = fold_of(positions, spec.folds)
-        wanted = [ENCODED + name for name in (*self.columns.ids, *self.columns.numbers)]
-        made = self._session.run(wanted, raw)
+        vectors = [name for name, _ in self.columns.vectors]
+        wanted = [ENCODED + name for name in (*self.columns.ids, *self.columns.numbers, *vectors)]
+        made = iter(self._session.run(wanted, raw))
         ids = np.empty((batch.num_rows, len(self.columns.ids)), self.id_type)
-        numbers = np.empty((batch.num_rows, len(self.columns.numbers)), np.float32)
+        numbers = np.empty((batch.num_rows, self.columns.width), np.float32)
         for place in range(ids.shape[1]):
-            ids[:, place] = made[place]
-        for place in range(numbers.shape[1]):
-            numbers[:, place] = made[ids.shape[1] + place]
+            ids[:, place] = next(made)
+        for place in range(len(self.columns.numbers)):
+            numbers[:, place] = next(made)
+        start = len(self.columns.numbers)
+        for _, length in self.columns.vectors:
+            numbers[:, start : start + length] = next(made)
+            start += length
         if c.LABEL in batch.schema.names:
             labels = batch[c.LABEL].to_numpy(zero_copy_only=False).astype(np.float32)
         else:
@@ -216,7 +237,7 @@ def _write(folder: Path, rows: EncodedRows) -> None:
     finally:
         for file in raw:
             file.close()
-    shapes = [(count, len(rows.columns.ids)), (count, len(rows.columns.numbers)), (count,)]
+    shapes = [(count, len(rows.columns.ids)), (count, rows.columns.width), (count,)]
     for name, shape, kind in zip(names, shapes, (rows.id_type, np.float32, np.float32), strict=True):
         appended = folder / f"{name}.raw"
         with (folder / name).open("wb") as target, appended.open("rb") as source:
@@ -232,13 +253,14 @@ def _write(folder: Path, rows: EncodedRows) -> None:
             "rows": count,
             "ids": list(rows.columns.ids),
             "numbers": list(rows.columns.numbers),
+            "vectors": dict(rows.columns.vectors),
             "sha256": {name: sha256(folder / name) for name in names},
         },
     )
 
 
 class CachedRows:
-    """Encoded rows on disk, memory-mapped: ids int32 (or int64) [R, F], numbers float32 [R, m], labels float32 [R].
+    """Encoded rows on disk, memory-mapped: ids int32 (or int64) [R, F], numbers float32 [R, width], labels float32 [R].
 
     Args:
         folder: written by EncodedRows.cache.
@@ -253,7 +275,8 @@ class CachedRows:
         for name, digest in content["sha256"].items() if check else ():
             if not (folder / name).exists() or sha256(folder / name) != digest:
                 raise DataError(f"{folder / name}: missing, or not what was written; remove {folder} and encode again")
-        self.columns = Columns(tuple(content["ids"]), tuple(content["numbers"]))
+        vectors = tuple((name, int(length)) for name, length in content.get("vectors", {}).items())
+        self.columns = Columns(tuple(content["ids"]), tuple(content["numbers"]), vectors)
         self.ids, self.numbers, self.labels = (
             torch.from_numpy(read_array(folder / name, mmap="private")) for name in FILES
         )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_exchange_center.errors import StoreError
+from data_exchange_center.tokens import cleaned
 from data_exchange_center.vocabulary import UNKNOWN, Token
-from online.stores.vocabulary_store import Assigned, VocabularyStore, cleaned, unknown
+from online.stores.vocabulary_store import Assigned, VocabularyStore, unknown
 
 REMEMBERED = 1_000_000  # tokens of one feature; beyond it the memory starts anew
 LOOK_SECONDS = 30.0  # between two looks at the generation

@@ -16,10 +16,11 @@ import uuid
 from collections.abc import Sequence
 
 from data_exchange_center.errors import StoreError
+from data_exchange_center.tokens import cleaned
 from data_exchange_center.vocabulary import FIRST, UNKNOWN, Token, Vocabulary
 from online.stores.redis_keys import id_token, key, parse_id
 from online.stores.redis_link import RedisLink
-from online.stores.vocabulary_store import MAX_TOKENS, Assigned, VocabularyStore, cleaned, unknown
+from online.stores.vocabulary_store import MAX_TOKENS, Assigned, VocabularyStore, unknown
 
 ADMIN_TIMEOUT_S = 30.0
 WRITE_BATCH = 1000

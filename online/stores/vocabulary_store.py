@@ -6,7 +6,6 @@ not by release: `seed` brings a release's vocabulary in, `export` hands all of i
 
 from __future__ import annotations
 
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ import numpy as np
 from data_exchange_center.vocabulary import UNKNOWN, Token, Vocabulary
 
 MAX_TOKENS = 1000  # of one call
-MAX_TOKEN_BYTES = 128  # in UTF-8
-MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Assigned:
         added: tokens that got an id now.
         full: new tokens for which there is no room.
         limited: new tokens that the client's rate did not allow.
-        refused: tokens that are none: too long, empty, or with control characters (see `cleaned`).
+        refused: tokens that are none: too long, empty, or with control characters (see tokens.py).
     """
 
     ids: np.ndarray
@@ -52,7 +49,7 @@ class VocabularyStore(ABC):
         that was answered is on disk.
 
         Args:
-            tokens: at most MAX_TOKENS; others than those that `cleaned` returns are UNK.
+            tokens: at most MAX_TOKENS; others than those that `tokens.cleaned` returns are UNK.
             client: whose new tokens are counted together.
             new_limit: new tokens that the client may bring a minute; -1 is no limit, 0 only looks up.
 
@@ -88,27 +85,6 @@ class VocabularyStore(ABC):
     @abstractmethod
     def drop(self, scene: str, feature: str) -> None:
         """Removes a vocabulary; one that is not there is no error."""
-
-
-def cleaned(token: object) -> Token | None:
-    """A token as vocabularies keep it; None for what is no token.
-
-    Strings are trimmed and brought to Unicode's composed form, so that one name typed in two ways is one token. Empty ones,
-    those longer than MAX_TOKEN_BYTES and those with control characters, private or unpaired code points are none.
-    """
-    if isinstance(token, bool):
-        return None
-    if isinstance(token, int):
-        return token if -MAX_INTEGER <= token <= MAX_INTEGER else None
-    if not isinstance(token, str) or len(token) > 4 * MAX_TOKEN_BYTES:
-        return None
-    if token.isascii() and token.isprintable():  # the usual case, without a look at every character
-        text = token.strip()
-        return text if 0 < len(text) <= MAX_TOKEN_BYTES else None
-    text = unicodedata.normalize("NFC", token).strip()
-    if not text or any(unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn") for character in text):
-        return None
-    return text if len(text.encode()) <= MAX_TOKEN_BYTES else None
 
 
 def unknown(count: int) -> np.ndarray:

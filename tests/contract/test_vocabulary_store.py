@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_exchange_center.errors import StoreError, StoreUnavailable
+from data_exchange_center.tokens import MAX_TOKEN_BYTES, cleaned
 from data_exchange_center.vocabulary import FIRST, UNKNOWN, Vocabulary
 from online.pipeline.online_vocabulary import OnlineVocabulary
 from online.stores.open import open_users
-from online.stores.vocabulary_store import MAX_TOKEN_BYTES, VocabularyStore, cleaned
+from online.stores.vocabulary_store import VocabularyStore
 from tests.contract.backends import Backend
 
 SCENE, FEATURE, SECONDS = "shop", "brand", 5.0

@@ -129,7 +129,7 @@ def test_make_publish_means_the_stack_while_it_is_up(tmp_path: Path, up: bool, g
     (tmp_path / "docker").mkdir()
     if up:
         (tmp_path / "docker" / ".env").write_text("COMPOSE_FILE=compose.yaml\n")
-    for name in ("requirements.txt", "pyproject.toml", ".venv/.setup"):
+    for name in ("requirements.txt", "requirements-text.txt", "pyproject.toml", ".venv/.setup"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     command = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "publish", "RELEASE=r1", *given]

@@ -174,3 +174,31 @@ def test_rows_without_a_column_and_scenes_of_lists_are_named(encoder: FittedEnco
 def test_rows_without_labels_are_encoded_too(encoder: FittedEncoder) -> None:
     (batch,) = EncodedRows(TableRows(table().drop_columns(["label"]), 500), encoder)
     assert batch.labels.isnan().all() and len(batch.labels) == ROWS
+
+
+def test_dense_vectors_lie_behind_the_numbers_and_reach_the_network_whole(tmp_path: Path) -> None:
+    vector = {
+        "name": "words",
+        "entity": "candidate",
+        "type": "dense_vector",
+        "length": 3,
+        "transform": [{"clip": [-1, 1]}],
+    }
+    spec = FeatureSpec.model_validate(
+        {"scene": "small", "features": [{"name": "i1", "entity": "candidate", "type": "numeric"}, vector]}
+    )
+    words = pa.array([[0.1, 0.2, 0.3], [5.0, -5.0, float("nan")]], pa.list_(pa.float32()))
+    rows = pa.table(
+        {"label": pa.array([0.0, 1.0], pa.float32()), "i1": pa.array([1.0, 2.0], pa.float32()), "words": words}
+    )
+    fitted = fit_ctr_encoder(spec, lambda: TableRows(rows))
+    assert Columns.of(spec) == Columns((), ("i1",), (("words", 3),))
+    for batches in (
+        EncodedRows(TableRows(rows), fitted),
+        EncodedRows(TableRows(rows), fitted).cache(tmp_path / "rows").epoch(2, 0, 0),
+    ):
+        (batch,) = batches
+        order = batch.labels.argsort()
+        expected = torch.tensor([[0.1, 0.2, 0.3], [1.0, -1.0, 0.0]])
+        assert torch.allclose(batch.inputs[ENCODED + "words"][order], expected)
+        assert batch.numbers.item[order].tolist() == [[1.0], [2.0]]
