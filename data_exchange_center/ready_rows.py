@@ -7,6 +7,7 @@ here, each with its own way to the ids: the vocabularies of the fit, or the onli
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ Vectors = Callable[[Sequence[str]], np.ndarray]
 
 
 def growing(feature: Feature) -> bool:
-    """Whether a feature has a growing vocabulary, its own or another feature's."""
+    """Whether a feature's own vocabulary is one that grows."""
     return feature.vocabulary is not None and feature.vocabulary.policy == "growing"
 
 
@@ -95,15 +96,27 @@ def grown_vocabularies(
         known: the vocabularies so far, by owner.
     """
     made = {}
-    for feature in spec.inputs:
-        if not growing(feature) or feature.vocabulary is None or feature.vocabulary.share:
-            continue
-        kind = ARROW[feature.vocabulary.token]
-        tokens = [cleaned(value) for value in _cast(rows, feature.name, kind).to_pylist()]
-        made[feature.name] = fit_vocabulary(
-            feature.name, feature.vocabulary, pa.array(tokens, kind), known=(known or {}).get(feature.name)
-        )
+    for name in growing_owners(spec):
+        policy = spec[name].vocabulary
+        assert policy is not None  # noqa: S101  # owners have one
+        kind = ARROW[policy.token]
+        tokens = [cleaned(value) for value in _cast(rows, name, kind).to_pylist()]
+        made[name] = fit_vocabulary(name, policy, pa.array(tokens, kind), known=(known or {}).get(name))
     return made
+
+
+def load_vocabularies(spec: FeatureSpec, folder: Path) -> dict[str, Vocabulary]:
+    """The growing vocabularies in a folder, `<feature>.json` each.
+
+    Raises:
+        DataError: one is missing or broken.
+    """
+    return {name: Vocabulary.load(folder, name) for name in growing_owners(spec)}
+
+
+def growing_owners(spec: FeatureSpec) -> list[str]:
+    """The features that own a growing vocabulary."""
+    return [feature.name for feature in spec.inputs if growing(feature) and spec.vocabulary_of(feature) is feature]
 
 
 def _cast(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:

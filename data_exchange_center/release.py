@@ -19,6 +19,7 @@ A chain also holds (`data_window` in its manifest; the graph gives score, like a
 
 A scorer also holds (`scorer` in its manifest says which input is which feature, and which output is the answer)
     sample/rows.parquet                 raw rows, on which whoever serves the model compares it with the file
+    text/                               where a feature is made of text: what makes its vectors (text_encoder.py)
 
 Nothing is read from a release whose checksums do not hold. A release is written to a temporary folder and renamed.
 """

@@ -28,6 +28,7 @@ from data_exchange_center.errors import DataError
 from data_exchange_center.workspace import read_json, sha256
 
 ABOUT, MODEL, TOKENIZER = "text_encoder.json", "sentence.onnx", "tokenizer.json"
+TEXT = "text"  # folder of a release that holds them
 BATCH = 32  # texts of similar length that go through the model together
 MOST_CHARACTERS = 2000  # of a text; what follows is not read
 SMALLEST = 1e-12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ from data_exchange_center.release import new_release, open_release
 from data_exchange_center.rows.schema import schema_of
 from data_exchange_center.scored_rows import SAMPLE, RowForm
 from data_exchange_center.settings import Settings
+from data_exchange_center.text_encoder import ABOUT, TEXT, TOKENIZER
+from data_exchange_center.text_encoder import MODEL as SENTENCE_MODEL
 from data_exchange_center.workspace import Workspace, read_json, write_table
 from offline.rank.click_run import CURVES, METRICS, OpenRun, open_run
 from offline.release.report import write_page
 from offline.release.s1_pack_release import copy_files
+from offline.text.sentence_model import text_encoder
 from offline.training.config import Part
 
 TEMPLATE = "scorer_report.html.j2"
@@ -66,6 +70,8 @@ def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None
         for part in ("vocab_map", "token_tables"):
             if (export / part).is_dir():
                 copy_files(export / part, target / part)
+        if any(feature.text for feature in run.rows.spec.inputs):
+            link_text_encoder(settings, run, target / TEXT)
         write_table(target / SAMPLE, sample_of(run))
         write_scorer_report(target / "report", release, folder, manifest, metrics, comparison)
     packed = open_release(Workspace(settings).releases / release)
@@ -76,6 +82,25 @@ def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None
         "files": len(packed.manifest["files"]),
         "metrics": manifest["metrics"],
     }
+
+
+def link_text_encoder(settings: Settings, run: OpenRun, target: Path) -> None:
+    """Puts the encoder that made the run's vectors into the release. Its files never change: releases share them where the file
+    system can.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    given = run.config.features.text_encoder
+    source = Path(given).expanduser() if given else text_encoder(settings)
+    if not (source / ABOUT).exists():
+        raise DataError(f"{source}: no text encoder lies here", field="features.text_encoder")
+    target.mkdir()
+    for name in (ABOUT, SENTENCE_MODEL, TOKENIZER):
+        try:
+            os.link(source / name, target / name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source / name, target / name)
 
 
 def sample_of(run: OpenRun) -> pa.Table:

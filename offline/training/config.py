@@ -67,6 +67,9 @@ class FeaturesConfig(Section):
         "",
         description="folder of the <feature>.json of features whose declared policy is growing: the rows hold ids of these",
     )
+    text_encoder: str = Field(
+        "", description="folder of the text encoder that made the rows' vectors; that of the settings when empty"
+    )
 
     @field_validator("quantiles")
     @classmethod
