@@ -146,6 +146,12 @@ class ServeSettings(Section):
         "impression events, the newest 500 of a user; 0: off",
     )
     upload_scene: str = Field("criteo", min_length=1, description="scene whose live release scores uploaded files")
+    predict_scene: str = Field(
+        "repair_shop", min_length=1, description="scene whose live release answers /repair/predict"
+    )
+    new_tokens_per_minute: int = Field(
+        60, ge=-1, le=1_000_000, description="tokens of one vocabulary that one client may bring; -1: any number"
+    )
     upload_max_bytes: int = Field(268_435_456, ge=1024, description="largest upload, as it is sent")
     upload_max_rows: int = Field(
         5_000_000, ge=1, description="most rows of an upload; bounds what a compressed one unfolds to"
@@ -241,6 +247,11 @@ class Settings(Section):
     def scene(self) -> str:
         """The scene a release of these settings belongs to; each scene has a live pointer of its own."""
         return Path(self.features.spec).stem
+
+    @property
+    def rows_only(self) -> bool:
+        """Whether the settings' scene scores rows that come whole, so that there are no lists to answer."""
+        return self.scene in (self.serve.upload_scene, self.serve.predict_scene)
 
     def with_values(self, **values: Any) -> Settings:
         """A copy with dotted settings replaced, e.g. `with_values(**{"data.dataset": "synthetic", "seed": 1})`.

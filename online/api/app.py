@@ -6,7 +6,7 @@ import time
 
 from flask import Flask, Response, g, request
 
-from online.api import admin, errors, events, health, metrics, recommend, score, upload
+from online.api import admin, errors, events, health, metrics, predict, recommend, score, upload
 from online.api.http import REQUEST_ID, request_id
 from online.api.runtime import EXTENSION, Runtime
 
@@ -16,7 +16,7 @@ def build_app(own: Runtime) -> Flask:
     app = Flask("marquee", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = own.settings.serve.max_body_bytes
     app.extensions[EXTENSION] = own
-    for module in (recommend, score, events, upload, health, admin):
+    for module in (recommend, score, events, upload, predict, health, admin):
         app.register_blueprint(module.blueprint)
     errors.register(app)
 

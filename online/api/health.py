@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from online.api import metrics, openapi
 from online.api.http import json_response
 from online.api.runtime import runtime
+from online.pipeline.live_release import LiveRelease
 from online.pipeline.release_view import IdType
 
 blueprint = Blueprint("health", __name__)
@@ -23,26 +26,33 @@ def alive() -> Response:
 def ready() -> Response:
     """200 when a list can be answered, which a missing store alone does not prevent; 503 with the reason otherwise.
 
-    A server of rows alone is ready when it can score them. `uploads` tells whether this worker can, in any case.
+    A server of rows alone is ready when it can score them. `uploads` and `predictions` tell whether this worker can, in any case.
     """
     own = runtime()
-    view, rows = own.releases.current(), own.rows.current()
+    view, serve = own.releases.current(), own.settings.serve
     return json_response(
         {
             "ready": view is not None,
             "reason": "" if view is not None else own.releases.reason,
             "release": own.board.agreed(),
             "workers": {str(pid): release for pid, release in own.board.releases().items()},
-            "uploads": {
-                "ready": rows is not None,
-                "scene": own.settings.serve.upload_scene,
-                "release": rows.release.id if rows is not None else None,
-                "reason": "" if rows is not None else own.rows.reason,
-            },
+            "uploads": scene_state(serve.upload_scene, own.rows),
+            "predictions": scene_state(serve.predict_scene, own.predictions),
             "dependencies": {name: {"ok": not problem, "detail": problem} for name, problem in own.probe().items()},
         },
         200 if view is not None else 503,
     )
+
+
+def scene_state(scene: str, releases: LiveRelease[Any]) -> dict[str, Any]:
+    """Whether this worker can score the rows of a scene, and by which release."""
+    view = releases.current()
+    return {
+        "ready": view is not None,
+        "scene": scene,
+        "release": view.release.id if view is not None else None,
+        "reason": "" if view is not None else releases.reason,
+    }
 
 
 @blueprint.get("/metrics")

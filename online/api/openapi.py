@@ -47,8 +47,9 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
         s.AdminAnswer,
         s.Pointer,
         s.UploadAnswer,
+        s.PredictAnswer,
     ]
-    requests: list[type[BaseModel]] = [m.recommend, m.score, m.events, s.UploadForm]
+    requests: list[type[BaseModel]] = [m.recommend, m.score, m.events, s.UploadForm, s.PredictBody]
     if admin:
         requests += [s.AdminPublishBody, s.AdminRollbackBody, s.AdminReloadBody, m.items]
         responses += [m.items_answer, m.blocked_answer]
@@ -128,6 +129,15 @@ def document(user_type: s.IdType, item_type: s.IdType, admin: bool) -> dict[str,
                     "required": True,
                     "content": {"multipart/form-data": {"schema": {"$ref": names[s.UploadForm]}}},
                 },
+            )
+        },
+        "/repair/predict": {
+            "post": operation(
+                "predict",
+                "How likely a shop is taken for a repair",
+                {"200": answer(s.PredictAnswer, "the score, and the id of the brand")},
+                writing,
+                requestBody=body(s.PredictBody),
             )
         },
         "/healthz": {"get": operation("alive", "The process lives", {"200": answer(s.Alive, "alive")}, ())},

@@ -1,7 +1,8 @@
 """What one server process holds: its stores, the releases it answers from, and the writer of answered lists.
 
-Two scenes are served side by side, each from its own live release: lists from the settings' scene, uploaded rows from
-`serve.upload_scene`. Neither waits for the other. Where both settings name one scene, there are rows alone.
+Three scenes are served side by side, each from its own live release: lists from the settings' scene, uploaded rows from
+`serve.upload_scene`, predictions of single rows from `serve.predict_scene`. None waits for another. Where the settings' scene is
+one of rows, there are no lists.
 
 Made before the fork with settings alone, opened after it: connections, threads and model sessions belong to one process.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import current_app
 from prometheus_client import Histogram
@@ -30,6 +31,8 @@ from online.pipeline.answer_log import AnswerLog
 from online.pipeline.context import Part, make_breakers
 from online.pipeline.live_release import LiveRelease
 from online.pipeline.policy import Policy
+from online.pipeline.predict import OnlineVocabularies
+from online.pipeline.predict_view import PredictView, TextEncoders, load_predict_view
 from online.pipeline.recommend import warm_up
 from online.pipeline.release_view import ReleaseView, load_view
 from online.pipeline.row_scoring import row_threads
@@ -55,7 +58,7 @@ class Runtime:
         self.answers: AnswerLog | None = None
         self.board = WorkerBoard()
         serve = settings.serve
-        self.rows_only = settings.scene == serve.upload_scene
+        self.rows_only = settings.rows_only
         self.results = SavedResults(
             Workspace(settings).online / "uploads", serve.upload_keep, serve.upload_keep_mib << 20
         )
@@ -63,6 +66,9 @@ class Runtime:
         self._stores: Stores | None = None
         self._lists: LiveRelease[ReleaseView] | None = None
         self._rows: LiveRelease[RowView] | None = None
+        self._predictions: LiveRelease[PredictView] | None = None
+        self._vocabularies: OnlineVocabularies | None = None
+        self._encoders = TextEncoders()
         self._row_threads: ThreadPoolExecutor | None = None
         self._turns = threading.BoundedSemaphore(serve.uploads_at_once)
 
@@ -75,7 +81,9 @@ class Runtime:
     @property
     def releases(self) -> LiveRelease[Any]:
         """The release of the settings' scene."""
-        return self.rows if self.rows_only else self.lists
+        if self.settings.scene == self.settings.serve.upload_scene:
+            return self.rows
+        return self.predictions if self.rows_only else self.lists
 
     @property
     def lists(self) -> LiveRelease[ReleaseView]:
@@ -93,6 +101,22 @@ class Runtime:
         return self._rows
 
     @property
+    def predictions(self) -> LiveRelease[PredictView]:
+        """The release that predicts single rows."""
+        if self._predictions is None:
+            raise NotReady("the server is starting")
+        return self._predictions
+
+    @property
+    def vocabularies(self) -> OnlineVocabularies:
+        """The growing vocabularies of the scene that predicts single rows."""
+        if self._vocabularies is None:  # two threads may both make them: what one forgets it asks again
+            serve = self.settings.serve
+            store = self.stores.users.vocabularies
+            self._vocabularies = OnlineVocabularies(store, serve.predict_scene, serve.new_tokens_per_minute)
+        return self._vocabularies
+
+    @property
     def row_threads(self) -> ThreadPoolExecutor:
         if self._row_threads is None:
             raise NotReady("the server is starting")
@@ -104,7 +128,10 @@ class Runtime:
         Raises:
             ReleaseError: a file is missing or altered; the message names it.
         """
-        self._preloaded[release] = (load_row_view if self.rows_only else load_view)(self.settings, release)
+        if self.settings.scene == self.settings.serve.upload_scene:
+            self._preloaded[release] = load_row_view(self.settings, release)
+        elif not self.rows_only:  # predictions hold a model session, which is the worker's own
+            self._preloaded[release] = load_view(self.settings, release)
 
     def open(self, open_stores: Callable[[Settings], Stores]) -> None:
         """Opens the stores, loads the live releases, warms them up and starts the background threads."""
@@ -123,6 +150,10 @@ class Runtime:
         look = partial(pointer, stores.users, serve.upload_scene, self.budget)
         self._rows = LiveRelease(look, self._load_rows, poll, changed)
         self._rows.start()
+        changed = partial(self._changed, serve.predict_scene)
+        look = partial(pointer, stores.users, serve.predict_scene, self.budget)
+        self._predictions = LiveRelease(look, self._load_predictions, poll, changed)
+        self._predictions.start()
         # The heap is large and lives as long as the process: out of the collector's sight it costs no pauses.
         gc.collect()
         gc.freeze()
@@ -130,7 +161,7 @@ class Runtime:
 
     def close(self) -> None:
         """Ends the threads, then closes the stores."""
-        for follower in (self._lists, self._rows):
+        for follower in (self._lists, self._rows, self._predictions):
             if follower is not None:
                 follower.stop()
         if self._row_threads is not None:
@@ -158,14 +189,15 @@ class Runtime:
         Raises:
             NotReady: there is none yet; the message says why, and what to do.
         """
-        view = self.rows.current() or self.rows.refresh(again=False)
-        if view is None:
-            scene = self.settings.serve.upload_scene
-            raise NotReady(
-                f"no release of scene {scene} to score rows with: {self.rows.reason}; publish one, or run "
-                f"`make demo DATASET={scene}`"
-            )
-        return view
+        return _current(self.rows, self.settings.serve.upload_scene)
+
+    def predict_view(self) -> PredictView:
+        """The release that single rows are scored by now.
+
+        Raises:
+            NotReady: there is none yet; the message says why, and what to do.
+        """
+        return _current(self.predictions, self.settings.serve.predict_scene)
 
     @contextmanager
     def upload_turn(self) -> Iterator[None]:
@@ -242,6 +274,26 @@ class Runtime:
         if not self.stores.scorer.ready(release, LOAD_SECONDS):
             raise StoreUnavailable(f"the scorer has no model of release {release}; publish it again")
         return view
+
+    def _load_predictions(self, release: str) -> PredictView:
+        view = load_predict_view(self.settings, release, self._encoders)
+        if not self.stores.scorer.ready(release, LOAD_SECONDS):
+            raise StoreUnavailable(f"the scorer has no model of release {release}; publish it again")
+        return view
+
+
+Rows = TypeVar("Rows", RowView, PredictView)
+
+
+def _current(releases: LiveRelease[Rows], scene: str) -> Rows:
+    """The release that rows of a scene are scored by now; NotReady when there is none yet."""
+    view = releases.current() or releases.refresh(again=False)
+    if view is None:
+        raise NotReady(
+            f"no release of scene {scene} to score rows with: {releases.reason}; publish one, or run "
+            f"`make demo DATASET={scene}`"
+        )
+    return view
 
 
 @cache

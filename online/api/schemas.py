@@ -226,6 +226,29 @@ class UploadAnswer(Strict):
     )
 
 
+class PredictBody(Strict):
+    """`POST /repair/predict`: one shop for one request, in raw values. Brand and shop may be new."""
+
+    car_brand: Annotated[str, Field(min_length=1, max_length=64)]
+    shop_id: IntId
+    city_id: IntId | None = None
+    distance_km: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    price_score: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    rating: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    text_raw: Annotated[str, Field(max_length=4000)] = Field("", description="what the customer wrote")
+
+
+class PredictAnswer(Strict):
+    score: float = Field(description="probability that the shop is taken")
+    matched_brand_id: int = Field(description="of the brand, the same in every worker and for ever; 1: it has none")
+    release: str
+    request_id: str
+    degraded: list[str] = Field(
+        description="`vocabulary`: away, unknown tokens count as UNK; `new_token`: one was not taken up (no room, too many "
+        "from this client, or not a name); empty in normal operation"
+    )
+
+
 class ErrorDetail(Strict):
     code: str
     message: str
@@ -245,8 +268,8 @@ class Dependency(Strict):
     detail: str = Field(description="empty when ok")
 
 
-class Uploads(Strict):
-    """Whether uploaded rows can be scored; lists do not depend on it."""
+class SceneState(Strict):
+    """Whether the rows of a scene can be scored; lists do not depend on it."""
 
     ready: bool
     scene: str
@@ -259,7 +282,8 @@ class Readiness(Strict):
     reason: str = Field(description="why not ready; empty when ready")
     release: str | None = Field(description="that every worker answers from; null while they differ")
     workers: dict[str, str] = Field(description="process id -> the release it answers from")
-    uploads: Uploads
+    uploads: SceneState
+    predictions: SceneState
     dependencies: dict[str, Dependency]
 
 

@@ -66,6 +66,12 @@ class OnlineVocabulary:
         except StoreError:
             return Resolved(_spelled(clean, self._known), True)
 
+    def remembered(self, tokens: Sequence[Token]) -> Resolved:
+        """What this process knows without asking; other tokens are UNK."""
+        clean = [cleaned(token) for token in tokens]
+        known = self._known
+        return Resolved(_spelled(clean, known), any(token is not None and token not in known for token in clean))
+
     def _look(self, timeout: float) -> None:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return

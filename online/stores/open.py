@@ -47,7 +47,7 @@ POINTER_TIMEOUT_S = 2.0
 
 def served_ports(settings: Settings) -> tuple[str, ...]:
     """What a server of the settings' scene uses: every port, or, where rows come whole, the pointer's and the scorer."""
-    return ("user_store", "scorer") if settings.scene == settings.serve.upload_scene else PORTS
+    return ("user_store", "scorer") if settings.rows_only else PORTS
 
 
 def open_stores(settings: Settings, ports: Collection[str] | None = None) -> Stores:

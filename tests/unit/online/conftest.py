@@ -21,6 +21,7 @@ from online.stores import embedded_redis
 from online.stores.open import open_stores
 from online.stores.ports import Stores
 from tests.factories import make_release, make_scorer_release, make_settings
+from tests.predict_release import make_predict_release, publish_predictions
 
 
 @dataclass
@@ -71,6 +72,7 @@ def make_chain(folder: Path, own: Mapping[str, object] | None = None, **options:
     try:
         publish(stores, release)
         rows = publish_rows(stores, make_scorer_release(folder))
+        publish_predictions(stores, make_predict_release(folder))
         runtime = Runtime(settings)
         runtime.open(lambda _: stores)
         try:

@@ -20,6 +20,7 @@ TAKE_INPUT = [
     "POST /ml/score",
     "POST /ml/events",
     "POST /upload",
+    "POST /repair/predict",
     "POST /admin/publish",
     "POST /admin/rollback",
     "POST /admin/reload",
