@@ -1,48 +1,22 @@
-"""One publisher at a time on a store: a file lock that the kernel lets go when its holder dies, and a note of who holds it."""
+"""One publisher at a time on a store."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
 
-from filelock import FileLock, Timeout
-
-from data_exchange_center.errors import DataError, LockHeld
+from data_exchange_center.owned_lock import owned_lock
 from data_exchange_center.settings import Settings
-from data_exchange_center.workspace import Workspace, read_json, write_json
+from data_exchange_center.workspace import Workspace
 
 
-@contextmanager
-def publish_lock(settings: Settings, work: str, wait: float = 0.0) -> Iterator[None]:
-    """Holds the lock of the store's online side.
+def publish_lock(settings: Settings, work: str, wait: float = 0.0) -> AbstractContextManager[None]:
+    """Holds the lock of the store's online side; see `owned_lock`.
 
     Args:
         work: what is done under it, for the message that others get.
         wait: seconds to wait for another holder.
 
     Raises:
-        LockHeld: somebody else holds it; the message says who, where, since when and for what.
+        LockHeld: somebody else holds it.
     """
-    folder = Workspace(settings).online
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "publish.owner.json"
-    lock = FileLock(folder / "publish.lock")
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout as error:
-        try:
-            held = read_json(owner)
-            holder = f"process {held['pid']} on {held['host']} since {held['since']} ({held['work']})"
-        except (DataError, KeyError, TypeError):
-            holder = "a process that has not said who it is yet"
-        raise LockHeld(f"{folder}: {holder} is writing to the stores; wait for it, then try again") from error
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "work": work})
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
+    return owned_lock(Workspace(settings).online, "publish", "is writing to the stores", work, wait)

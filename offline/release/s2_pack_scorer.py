@@ -31,13 +31,16 @@ SAMPLE_ROWS = 256
 SAMPLED: tuple[Part, ...] = ("test", "validation", "train")  # the first that a run has gives the sample
 
 
-def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None) -> dict[str, Any]:
+def pack_scorer(
+    settings: Settings, folder: Path, comparison: Path | None = None, note: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Writes `store/releases/<release>/` from an exported run.
 
     Args:
         settings: say where the store is; the scene is that of the run's features.
         folder: of the run.
         comparison: JSON of offline/rank/compare.py; its models become a table of the report.
+        note: further entries of the manifest.
 
     Returns:
         release, its path, size and number of files, metrics.
@@ -62,6 +65,7 @@ def pack_scorer(settings: Settings, folder: Path, comparison: Path | None = None
         "model": {name: metrics[name] for name in ("model", "preset", "parameters", "chosen_epoch", "chosen_by")},
         "run": run.config.model_dump(mode="json", exclude={"data": {"folder", "prepared"}, "training": {"output"}}),
         "scorer": form.model_dump(mode="json"),
+        **(note or {}),
     }
     with new_release(settings, manifest, "scorer") as (release, target):
         spec = yaml.safe_dump(run.rows.spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
