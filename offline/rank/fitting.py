@@ -27,11 +27,15 @@ from offline.training.loop import (
     best_epoch,
     fit_choose,
     fit_like,
+    optimizer_for,
     predict_choose,
     predict_like,
 )
 from offline.training.metrics import auc, logloss
 from offline.training.reproducible import seed_everything
+
+Optimizers = dict[str, torch.optim.Adam]
+"""`<member>.<head>` -> the optimizer of its training."""
 
 HELD_OUT_LISTS = 0.2  # of the users, for epochs and calibration of `choose`
 
@@ -125,17 +129,47 @@ def find_plan(
 
 
 def train_fit(
-    settings: Settings, encoder: FittedEncoder, data: FitData, plan: Plan, learned: dict[str, Tensor] | None = None
+    settings: Settings,
+    encoder: FittedEncoder,
+    data: FitData,
+    plan: Plan,
+    learned: dict[str, Tensor] | None = None,
+    optimizers: Optimizers | None = None,
 ) -> tuple[Ranker, dict[str, list[Epoch]]]:
     """Trains every member on all rows and lists of the fit, as long as the plan says.
 
     Args:
         learned: the first member after `like`, when `find_plan` made it from the same data; saves learning it again.
+        optimizers: filled with those that trained.
 
     Returns:
         The calibrated network and the first member's curves.
     """
     ranker = new_ranker(encoder, data, settings.seed)
+    return ranker.eval(), learn(
+        settings, ranker, data, plan, places_of(data.lists), {} if optimizers is None else optimizers, learned
+    )
+
+
+def learn(
+    settings: Settings,
+    ranker: Ranker,
+    data: FitData,
+    plan: Plan,
+    places: Tensor,
+    optimizers: Optimizers,
+    learned: dict[str, Tensor] | None = None,
+) -> dict[str, list[Epoch]]:
+    """Trains every member of a network, which may have learned before.
+
+    Args:
+        places: int64 [P, 2], (group, user) of the lists that `choose` learns from.
+        optimizers: to go on with; the missing ones are made and kept here.
+        learned: as in `train_fit`.
+
+    Returns:
+        The first member's curves.
+    """
     curves: dict[str, list[Epoch]] = {}
     for number in range(data.config.members):
         seed, member, like = _seed(settings, number), ranker.member(number), list[Epoch]()
@@ -143,15 +177,21 @@ def train_fit(
         if learned is not None and number == 0:
             member.load_state_dict(learned)
         elif plan.like_epochs:
-            like = fit_like(member, data.rows, data.rows.rows(FIT, VALIDATE), settings.rank, seed, plan.like_epochs)
+            optimizer = optimizers.setdefault(f"{number}.like", optimizer_for(member, "like", settings.rank))
+            rows = data.rows.rows(FIT, VALIDATE)
+            like = fit_like(member, data.rows, rows, settings.rank, seed, plan.like_epochs, optimizer=optimizer)
         choose = list[Epoch]()
-        if plan.choose_epochs:
+        if plan.choose_epochs and len(places):
             seed_everything(seed, settings.rank.threads)
-            choose = fit_choose(member, data.lists, _places(data.lists), settings.rank, seed, plan.choose_epochs)
+            optimizer = optimizers.setdefault(f"{number}.choose", optimizer_for(member, "choose", settings.rank))
+            choose = fit_choose(
+                member, data.lists, places, settings.rank, seed, plan.choose_epochs, optimizer=optimizer
+            )
         curves = curves or {"like": like, "choose": choose}
     for head, (slope, offset) in plan.calibration.items():
         ranker.calibration[HEADS.index(head)] = torch.tensor([slope, offset])
-    return ranker.eval(), curves
+    ranker.eval()
+    return curves
 
 
 def _seed(settings: Settings, member: int) -> int:
@@ -176,7 +216,7 @@ def _watch_like(settings: Settings, member: Member, rows: LikeRows) -> tuple[lis
 def _watch_choose(
     settings: Settings, member: Member, lists: Sequence[ChooseLists]
 ) -> tuple[list[Epoch], tuple[float, float]]:
-    places = _places(lists)
+    places = places_of(lists)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(settings.seed))
     count = int(len(places) * HELD_OUT_LISTS)
     held_out, learned = places[order[:count]], places[order[count:]]
@@ -209,9 +249,10 @@ def ndcg_of(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(ndcg_at(hits_of(ranked, np.flatnonzero(labels)), int(labels.sum()), 50))
 
 
-def _places(lists: Sequence[ChooseLists]) -> Tensor:
+def places_of(lists: Sequence[ChooseLists]) -> Tensor:
     """int64 [P, 2]: (cut, user) of every list."""
-    parts = [
+    parts = [torch.empty(0, 2, dtype=torch.int64)]
+    parts += [
         torch.stack([torch.full((len(group),), cut), torch.arange(len(group))], 1) for cut, group in enumerate(lists)
     ]
     return torch.cat(parts)

@@ -16,7 +16,8 @@ from data_exchange_center.workspace import Workspace, write_json
 from offline.rank.chain_export import export_model
 from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import fits_of
-from offline.rank.fitting import find_plan, load_fit, train_fit
+from offline.rank.fitting import Optimizers, find_plan, load_fit, train_fit
+from offline.rank.grown_ranker import save_optimizers
 
 log = logging.getLogger("marquee")
 
@@ -50,10 +51,12 @@ def train_model(settings: Settings) -> dict[str, Any]:
         if fit is released:
             encoder = FittedEncoder.load(fit.folder(settings), spec)
             data = load_fit(settings, fit, encoder, settings.rank.preset)
-        ranker, trained = train_fit(settings, encoder, data, plan, learned if fit is judged else None)
+        optimizers: Optimizers = {}
+        ranker, trained = train_fit(settings, encoder, data, plan, learned if fit is judged else None, optimizers)
         ranker.save(fit.folder(settings))
         if fit is released:
             curves["released"] = trained
+            save_optimizers(fit.folder(settings), optimizers)
         seconds[fit.name] = _lap(started)
         result[fit.name] = {"rows": len(data.rows.labels), "lists": sum(len(group) for group in data.lists)}
     started = time.perf_counter()

@@ -110,7 +110,7 @@ def permutation_importance(ranker: Ranker, rows: LikeRows, seed: int) -> list[di
     judged = rows.rows(JUDGE)
     places = judged[torch.randperm(len(judged), generator=generator)[:IMPORTANCE_ROWS]]
     member = ranker.member(0)
-    sample = _taken(rows, places)
+    sample = rows.take(places)
     everything, labels = torch.arange(len(places)), sample.labels.numpy()
     base = auc(labels, predict_like(member, sample, everything))
     shuffle = torch.randperm(len(places), generator=generator)
@@ -126,16 +126,6 @@ def permutation_importance(ranker: Ranker, rows: LikeRows, seed: int) -> list[di
         drop = base - auc(labels, predict_like(member, changed, everything))
         found.append({"feature": name.split(".")[-1], "auc_drop": drop})
     return sorted(found, key=lambda one: -one["auc_drop"])
-
-
-def _taken(rows: LikeRows, places: Tensor) -> LikeRows:
-    return LikeRows(
-        {name: tensor[places] for name, tensor in rows.inputs.items()},
-        Sides(rows.numbers.user[places], rows.numbers.item[places]),
-        rows.labels[places],
-        rows.users[places],
-        rows.parts[places],
-    )
 
 
 def _shuffled_number(rows: LikeRows, number: int, user_columns: int, order: Tensor) -> LikeRows:

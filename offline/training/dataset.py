@@ -66,6 +66,26 @@ class LikeRows:
         inputs = {name: _ids(tensor[rows]) for name, tensor in self.inputs.items()}
         return LikeBatch(inputs, Sides(self.numbers.user[rows], self.numbers.item[rows]), self.labels[rows])
 
+    def take(self, places: Tensor) -> LikeRows:
+        """Some of the rows, in the order of `places`."""
+        return LikeRows(
+            {name: tensor[places] for name, tensor in self.inputs.items()},
+            Sides(self.numbers.user[places], self.numbers.item[places]),
+            self.labels[places],
+            self.users[places],
+            self.parts[places],
+        )
+
+    def joined(self, other: LikeRows) -> LikeRows:
+        """These rows and then the other's, which were encoded alike."""
+        return LikeRows(
+            {name: torch.cat([tensor, other.inputs[name]]) for name, tensor in self.inputs.items()},
+            Sides(*(torch.cat(pair) for pair in zip(self.numbers, other.numbers, strict=True))),
+            torch.cat([self.labels, other.labels]),
+            torch.cat([self.users, other.users]),
+            torch.cat([self.parts, other.parts]),
+        )
+
     def save(self, path: Path) -> None:
         """Writes one safetensors file atomically."""
         _save(

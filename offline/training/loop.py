@@ -16,6 +16,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from data_exchange_center.settings import RankSettings
+from offline.models.numbers import Head
 from offline.models.ranker import Member
 from offline.training.dataset import ChooseBatch, ChooseLists, LikeBatch, LikeRows, shuffled
 from offline.training.optimizers import adam, rate_at
@@ -38,6 +39,14 @@ class Epoch:
 Judge = Callable[[], dict[str, float]]
 
 
+def optimizer_for(member: Member, head: Head, settings: RankSettings) -> torch.optim.Adam:
+    """The optimizer of one head's training: `like` moves the tables too."""
+    if head == "like":
+        tables = member.trunk.tables.parameters()
+        return adam(tables, member.heads["like"].parameters(), settings.learning_rate, settings.embedding_weight_decay)
+    return adam([], member.heads["choose"].parameters(), settings.learning_rate, 0.0)
+
+
 def fit_like(
     member: Member,
     rows: LikeRows,
@@ -46,6 +55,7 @@ def fit_like(
     seed: int,
     epochs: int,
     judge: Judge | None = None,
+    optimizer: torch.optim.Adam | None = None,
 ) -> list[Epoch]:
     """Trains trunk and `like` head.
 
@@ -54,19 +64,14 @@ def fit_like(
         epochs: to train; the learning rate follows the schedule of `settings.epochs`, so that stopping at an epoch that
             validation picked repeats what validation saw.
         judge: measures after each epoch.
+        optimizer: of `optimizer_for`, to go on with; by default a new one.
     """
 
     def loss(users: Tensor) -> Tensor:
         batch = rows.batch(users)
         return functional.binary_cross_entropy_with_logits(_like_logit(member, batch), batch.labels)
 
-    trunk = member.trunk
-    optimizer = adam(
-        trunk.tables.parameters(),
-        member.heads["like"].parameters(),
-        settings.learning_rate,
-        settings.embedding_weight_decay,
-    )
+    optimizer = optimizer or optimizer_for(member, "like", settings)
     return _train(member, optimizer, loss, places, settings.batch_size, epochs, settings.epochs, seed, "like", judge)
 
 
@@ -78,11 +83,13 @@ def fit_choose(
     seed: int,
     epochs: int,
     judge: Judge | None = None,
+    optimizer: torch.optim.Adam | None = None,
 ) -> list[Epoch]:
     """Trains the `choose` head; the trunk stays as it is.
 
     Args:
         lists: of one or more cuts. places: int64 [P, 2], (cut, user) of the lists to learn from.
+        optimizer: as in `fit_like`.
     """
 
     def loss(chosen: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ def fit_choose(
                 count += len(users)
         return total / max(count, 1)
 
-    optimizer = adam([], member.heads["choose"].parameters(), settings.learning_rate, 0.0)
+    optimizer = optimizer or optimizer_for(member, "choose", settings)
     return _train(member, optimizer, loss, places, CHOOSE_USERS, epochs, CHOOSE_EPOCHS, seed, "choose", judge)
 
 
