@@ -149,8 +149,8 @@ class GrowingIds(nn.Module):
         try:
             used, step, epoch = state_dict[prefix + "pool"].tolist()
             free = state_dict[prefix + "free"].numpy()
-            if used > self.pool.counts[2]:
-                raise DataError(f"{prefix}pool holds {used} rows, more than the table's limit {self.pool.counts[2]}")
+            if used > self.pool.limit:
+                raise DataError(f"{prefix}pool holds {used} rows, more than the table's limit {self.pool.limit}")
             self.pool.counts[:2] = used, len(free)
             self.pool.free[: len(free)] = free
             self.clock = {"step": step, "epoch": epoch}

@@ -42,6 +42,15 @@ class RowPool:
         """Rows ever used: every row in use lies below."""
         return int(self.counts[0])
 
+    @property
+    def limit(self) -> int:
+        """Rows the table may have."""
+        return int(self.counts[2])
+
+    @limit.setter
+    def limit(self, rows: int) -> None:
+        self.counts[2] = rows
+
     def give_back(self, rows: np.ndarray) -> None:
         """Takes rows back; they are given out again in ascending order before any new one."""
         start = self.counts[1]

@@ -8,7 +8,7 @@ sees them, lie behind all others of their table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,6 +32,9 @@ class EmbeddingTables(nn.Module):
     Args:
         owners: owner -> (ids, padding included, embedding size).
         first_order: whether every id also has a weight.
+
+    Attributes:
+        seen_by_all: where several processes train: the ids of all under each other, and which of these rows are one's own.
     """
 
     def __init__(self, owners: Mapping[str, tuple[int, int]], *, first_order: bool) -> None:
@@ -48,6 +51,7 @@ class EmbeddingTables(nn.Module):
             self.sizes[str(size)] = nn.Embedding(count, size + first_order, padding_idx=PADDING)
             self._fill(str(size))
         self.growing = nn.ModuleDict()  # size -> GrowingIds
+        self.seen_by_all: Callable[[Tensor], tuple[Tensor, slice]] | None = None
 
     def begin(self, initializer: Initializer) -> None:
         """Fills every table anew; fresh rows of growing owners will begin in the same way."""
@@ -70,6 +74,12 @@ class EmbeddingTables(nn.Module):
         Args:
             ids: int64 [*, F]. owners: one per column, or one for all.
         """
+        if self.growing and self.training and self.seen_by_all is not None:
+            everyone, own = self.seen_by_all(ids)
+            return self._rows(everyone, owners)[own]
+        return self._rows(ids, owners)
+
+    def _rows(self, ids: Tensor, owners: Sequence[str]) -> Tensor:
         offsets = [self._offsets[owner] for owner in owners]
         if not any(offsets) and not self.growing:
             return ids

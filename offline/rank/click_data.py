@@ -9,6 +9,7 @@ never taken for one's own. Runs that name the same folder in data.prepared share
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from offline.training.batches import BatchSource, Epochs
 from offline.training.config import Part, TrainConfig, digest
 from offline.training.ctr_data import CachedRows, EncodedRows, fit_ctr_encoder
 from offline.training.dataset import LikeBatch
+from offline.training.distributed import ALONE, Processes
+from offline.training.shares import OwnBatches, SharedBatches
 
 log = logging.getLogger("marquee")
 
@@ -74,7 +77,8 @@ class RawRows:
         Args:
             format: the settings' one when empty.
             extra: further columns.
-            order: shuffle_rows, seed and epoch of a shuffled epoch; without, the order of the files.
+            order: shuffle_rows, seed and epoch of a shuffled epoch; without, the order of the files. rank and world_size of
+                a process that reads a share.
         """
         wanted = dict.fromkeys([feature.name for feature in self.spec.inputs] + list(extra))
         return self._make(
@@ -88,6 +92,10 @@ class RawRows:
             columns=list(wanted),
             **order,
         )
+
+    def gives_shares(self) -> bool:
+        """Whether the reader gives a process rows of its own: one that does names `rank` and `world_size` among its arguments."""
+        return {"rank", "world_size"} <= set(inspect.signature(self._make).parameters)
 
     def key(self, part: Part) -> list[Any]:
         """What the rows of a part depend on."""
@@ -138,8 +146,11 @@ class EncodedParts:
         self._cached: dict[Part, CachedRows] = {}
         self._groups: dict[tuple[Part, str], np.ndarray] = {}
 
-    def epochs(self) -> Epochs:
+    def epochs(self, processes: Processes = ALONE) -> Epochs:
         """Training batches: all rows in a random order for each epoch, or streamed through a shuffle buffer.
+
+        Of several processes each gets its part of every batch. From a stream it reads only its own share of the files where the
+        reader can give that, all get equally many rows of a batch, and no target encoding needs to know the rows before them.
 
         Raises:
             SettingsError: a stream is to be shuffled whose target encodings depend on the rows' places.
@@ -147,17 +158,26 @@ class EncodedParts:
         training, data = self.config.training, self.config.data
         if data.cache:
             rows = self.cached("train")
-            return lambda epoch: rows.epoch(training.batch_size, training.seed, epoch)
+            return lambda epoch: rows.epoch(training.batch_size, training.seed, epoch, processes)
         targets = any(feature.derive and feature.derive.op == "target" for feature in self.rows.spec.derived)
-        if data.shuffle_rows and targets and self._by_fold("train"):
+        by_place = targets and self._by_fold("train")
+        if data.shuffle_rows and by_place:
             raise SettingsError(
                 "target encodings need each training row's place in its file: use data.cache=true or data.shuffle_rows=0",
                 field="data.shuffle_rows",
             )
 
+        each, left = divmod(training.batch_size, processes.count)
+        own = processes.count > 1 and not left and not by_place and self.rows.gives_shares()
+
         def streamed(epoch: int) -> BatchSource:
             order = {"shuffle_rows": data.shuffle_rows, "seed": training.seed, "epoch": epoch}
-            return self.encoded("train", training.batch_size, **order)
+            if own:
+                share = {"rank": processes.rank, "world_size": processes.count}
+                rows = self.encoded("train", each, **order, **share)
+                return OwnBatches(rows, processes, rows.columns.nothing)
+            rows = self.encoded("train", training.batch_size, **order)
+            return rows if processes.count == 1 else SharedBatches(rows, processes)
 
         return streamed
 

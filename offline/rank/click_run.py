@@ -15,6 +15,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from offline.models.registry import options_of, options_to_json
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
 from offline.rank.click_scores import Scores, logits_of, save_scores, scored
 from offline.rank.feature_encoding import FittedEncoder
-from offline.rank.growing_run import ENCODER, check_alone, save_frozen, set_up_tables
+from offline.rank.growing_run import ENCODER, save_frozen, set_up_tables
 from offline.rank.warm_start import (
     continued,
     given_vocabularies,
@@ -64,6 +65,7 @@ MAY_CHANGE = (  # between a run and its resumption: nothing here decides a weigh
     "data.workers",
     "data.prefetch",
     "data.prepared",
+    "distributed.patience_minutes",
     "inference.batch_size",
 )
 
@@ -133,13 +135,13 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         SettingsError: the folder holds a run and `resume` is false, or one with other settings.
         DataError, SpecError: the rows or features cannot be used.
     """
-    with joined(device_of(config.training.device)) as processes:
+    patience = timedelta(minutes=config.distributed.patience_minutes)
+    with joined(device_of(config.training.device), patience) as processes:
         return _train(config, resume, processes)
 
 
 def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str, Any]:
     folder = Path(config.training.output).expanduser()
-    check_alone(config, processes)
     with processes.first_alone():
         if processes.is_first:
             _begin(folder, config, resume)
@@ -156,7 +158,8 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
     save: Save = partial(save_frozen, parts.encoder) if config.embeddings.grow else partial(save_level, vocabularies)
     if training.warm_start and not training.warm_optimizer:
         warm_started(ranker, Path(training.warm_start))
-    trainer = Trainer(ranker, config, parts.epochs(), folder, steps=steps, judge=judge, save=save, processes=processes)
+    epochs = parts.epochs(processes)
+    trainer = Trainer(ranker, config, epochs, folder, steps=steps, judge=judge, save=save, processes=processes)
     resumed = resume and trainer.resume()
     if training.warm_optimizer and not resumed:
         continued(trainer, Path(training.warm_start), vocabularies)

@@ -55,7 +55,7 @@ def logits_of(
     ranker.eval()
     members = [ranker.member(place) for place in range(len(ranker.members))]
     slope, offset = ranker.calibration[HEADS.index("like")].tolist()
-    with torch.inference_mode():
+    with torch.no_grad():  # look-ups in tables that TorchRec has sharded do not work in inference mode
         for given in batches:
             batch = moved(given, device)
             each = [member.heads["like"](member.trunk.assemble(batch.inputs, batch.numbers)) for member in members]

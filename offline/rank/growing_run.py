@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data_exchange_center.errors import SettingsError
 from data_exchange_center.growing_features import raw_owners
 from offline.models.frozen import frozen
 from offline.models.growing import GrowthPolicy
@@ -13,7 +12,6 @@ from offline.models.initializers import Initializer
 from offline.models.ranker import Ranker
 from offline.rank.feature_encoding import FittedEncoder
 from offline.training.config import EmbeddingsConfig, TrainConfig
-from offline.training.distributed import Processes
 
 ENCODER = "encoder"  # of a run; and beside the network of an epoch whose vocabularies are its own
 
@@ -28,7 +26,7 @@ def set_up_tables(ranker: Ranker, config: TrainConfig) -> None:
         tables = ranker.member(place).trunk.tables
         if chosen != (defaults.initializer, defaults.deviation):
             tables.begin(Initializer(*chosen))
-        if config.optimizer.embeddings.sparse:
+        if config.optimizer.embeddings.sparse and config.distributed.tables == "whole":
             seed = config.training.seed + place
             tables.learn_by_row(policies, most_rows=embeddings.most_rows, seed=seed)
 
@@ -37,16 +35,6 @@ def _policy(embeddings: EmbeddingsConfig) -> GrowthPolicy:
     if embeddings.evict_after_epochs:
         return GrowthPolicy(embeddings.admit_after, embeddings.evict_after_epochs, "epoch")
     return GrowthPolicy(embeddings.admit_after, embeddings.evict_after_steps, "step")
-
-
-def check_alone(config: TrainConfig, processes: Processes) -> None:
-    """SettingsError when several processes are to grow one table."""
-    if config.embeddings.grow and processes.count > 1:
-        raise SettingsError(
-            f"embeddings.grow: {processes.count} processes see different rows and would give one id different rows of the table; "
-            "train in one process",
-            field="embeddings.grow",
-        )
 
 
 def save_frozen(encoder: FittedEncoder, ranker: Ranker, folder: Path) -> None:

@@ -182,7 +182,7 @@ def continued(trainer: Trainer, folder: Path, vocabularies: Mapping[str, Vocabul
     state = load_checkpoint(path).state
     options = [[_plain_options(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
     try:
-        trainer.ranker.load_state_dict(state["network"])
+        trainer.network.load(state["network"])
         for optimizer, content, groups in zip(trainer.optimizers, state["optimizers"], options, strict=True):
             optimizer.load_state_dict(optimizer_state(content))
             for group, given in zip(optimizer.param_groups, groups, strict=True):

@@ -202,6 +202,18 @@ class InferenceConfig(Section):
     batch_size: int = Field(16_384, ge=1, le=2**22)
 
 
+class DistributedConfig(Section):
+    """How the processes that torchrun starts share a run."""
+
+    tables: Literal["whole", "sharded"] = Field(
+        "whole",
+        description="whole: every process holds all; sharded: embedding tables are spread over them by TorchRec",
+    )
+    patience_minutes: int = Field(
+        240, ge=1, le=10_080, description="that a process waits for another, for example while that encodes the rows"
+    )
+
+
 class TrainConfig(Section):
     """A run."""
 
@@ -211,19 +223,27 @@ class TrainConfig(Section):
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     optimizer: OptimizersConfig = OptimizersConfig()
     training: TrainingConfig
+    distributed: DistributedConfig = DistributedConfig()
     inference: InferenceConfig = InferenceConfig()
 
     @model_validator(mode="before")
     @classmethod
-    def _growing_rows_learn_by_row(cls, tree: Any) -> Any:
-        """Where ids grow, the optimizer of embeddings is sparse_adamw unless it is named."""
-        if not (isinstance(tree, dict) and isinstance(tree.get("embeddings"), dict) and tree["embeddings"].get("grow")):
+    def _tables_choose_their_optimizer(cls, tree: Any) -> Any:
+        """The optimizer of embeddings, unless it is named: sparse_adamw where ids grow, sparse_adagrad of sharded tables."""
+        if not isinstance(tree, dict):
+            return tree
+        embeddings, distributed = tree.get("embeddings"), tree.get("distributed")
+        if isinstance(embeddings, dict) and embeddings.get("grow"):
+            name = "sparse_adamw"
+        elif isinstance(distributed, dict) and distributed.get("tables") == "sharded":
+            name = "sparse_adagrad"
+        else:
             return tree
         optimizer = tree.get("optimizer", {})
         of_rows = optimizer.get("embeddings", {}) if isinstance(optimizer, dict) else None
         if not isinstance(of_rows, dict):
             return tree
-        return tree | {"optimizer": optimizer | {"embeddings": {"name": "sparse_adamw"} | of_rows}}
+        return tree | {"optimizer": optimizer | {"embeddings": {"name": name} | of_rows}}
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -242,11 +262,37 @@ class TrainConfig(Section):
             raise ValueError(
                 "training.warm_optimizer needs training.warm_start, the run whose checkpoint it goes on from"
             )
+        if self.distributed.tables == "sharded":
+            self._can_be_sharded()
         if training.patience and not self.data.validation:
             raise ValueError("training.patience needs data.validation: early stopping looks at validation only")
         if training.metric == "gauc" and not training.group:
             raise ValueError("training.metric gauc needs training.group, the column whose values group the rows")
         return self
+
+    def _can_be_sharded(self) -> None:
+        of_rows, training = self.optimizer.embeddings, self.training
+        if self.embeddings.grow:
+            raise ValueError(
+                "distributed.tables sharded needs tables of fixed size: leave embeddings.grow out, or grow them with tables whole"
+            )
+        if of_rows.name not in ("adagrad", "sparse_adagrad") or of_rows.reg:
+            raise ValueError(
+                "distributed.tables sharded learns rows as gradients arrive, which is adagrad without reg: "
+                f"set optimizer.embeddings.name sparse_adagrad and reg 0, not {of_rows.name} and {of_rows.reg:g}"
+            )
+        if training.accumulate > 1:
+            raise ValueError(
+                "distributed.tables sharded changes rows in every backward pass, so it cannot accumulate: "
+                "set training.accumulate 1 and a larger training.batch_size"
+            )
+        if training.warm_optimizer:
+            raise ValueError(
+                "distributed.tables sharded starts from the weights of another run, not from its optimizers: "
+                "set training.warm_optimizer false"
+            )
+        if training.device != "cpu":
+            raise ValueError(f"distributed.tables sharded is for training.device cpu, not {training.device}")
 
     def changed(self, *changes: str) -> TrainConfig:
         """A copy with overrides `a.b=c` applied."""

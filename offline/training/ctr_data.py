@@ -36,6 +36,7 @@ from offline.rank.encoder_fit import EncoderFit
 from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.stream_statistics import fold_of
 from offline.training.dataset import LikeBatch
+from offline.training.distributed import ALONE, Processes
 
 POSITION = "row_position"  # int64 column by which a reader that shuffles says where a row stands in its files
 ITEM_IDS = f"{IDS}.item"  # a batch's only input
@@ -99,6 +100,11 @@ class Columns:
             start += length
         scalars = numbers[:, : len(self.numbers)].clamp(-LIMIT, LIMIT)
         return LikeBatch(inputs, Sides(torch.zeros(1, 0), scalars), labels)
+
+    def nothing(self) -> LikeBatch:
+        """A batch of no rows."""
+        ids = torch.zeros(0, len(self.ids), dtype=torch.int64)
+        return self.batch(ids, torch.zeros(0, self.width), torch.zeros(0))
 
 
 def fit_ctr_encoder(
@@ -288,16 +294,20 @@ class CachedRows:
         """Some rows: their places, or a slice."""
         return self.columns.batch(self.ids[rows], self.numbers[rows], self.labels[rows])
 
-    def epoch(self, batch_size: int, seed: int, epoch: int) -> CachedEpoch:
-        """All rows in the random order of that epoch."""
-        return CachedEpoch(self, batch_size, seed, epoch)
+    def epoch(self, batch_size: int, seed: int, epoch: int, processes: Processes = ALONE) -> CachedEpoch:
+        """All rows in the random order of that epoch, of which this process gets its part of each batch."""
+        return CachedEpoch(self, batch_size, seed, epoch, processes)
 
 
 class CachedEpoch:
-    """One epoch over cached rows, in an order that seed and epoch decide; see BatchSource."""
+    """One epoch over cached rows, in an order that seed and epoch decide; see BatchSource.
 
-    def __init__(self, rows: CachedRows, batch_size: int, seed: int, epoch: int) -> None:
+    Its position is one for all processes.
+    """
+
+    def __init__(self, rows: CachedRows, batch_size: int, seed: int, epoch: int, processes: Processes = ALONE) -> None:
         self.rows, self.batch_size, self.seed, self.epoch, self.done = rows, batch_size, seed, epoch, 0
+        self.processes = processes
 
     def order(self) -> np.ndarray:
         """Places of the rows, int64 [R], in the order in which they come."""
@@ -308,7 +318,7 @@ class CachedEpoch:
         while self.done < len(order):
             taken = order[self.done : self.done + self.batch_size]
             self.done += len(taken)
-            yield self.rows.batch(taken)
+            yield self.rows.batch(taken[self.processes.part(len(taken))])
 
     def state(self) -> dict[str, Any]:
         """Rows done of this seed's epoch."""

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 
-from offline.models.layers import Sides
 from offline.models.row_table import RowTable, Touched
-from offline.training.dataset import LikeBatch
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,9 @@ class Processes:
         distributed.all_reduce(summed)
         return summed
 
-    def share(self, batches: Iterable[LikeBatch]) -> Iterator[LikeBatch]:
-        """This process's part of each batch: neighbouring rows, as many as the others have or one more or less."""
-        for batch in batches:
-            rows = len(batch.labels)
-            own = slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
-            yield batch if self.count == 1 else _part(batch, own)
+    def part(self, rows: int) -> slice:
+        """Which of so many rows are this process's: neighbouring ones, as many as the others have or one more or less."""
+        return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
     def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replaces each gradient by its sum over all processes; a parameter that has none anywhere keeps none."""
@@ -102,6 +98,12 @@ class Processes:
         distributed.all_gather(parts, padded)
         return [part[: int(length)] for part, length in zip(parts, lengths, strict=True)]
 
+    def side_by_side(self, own: Tensor) -> tuple[Tensor, slice]:
+        """Tensors [n, ...] of all processes under each other, in the order of their ranks, and which rows are one's own."""
+        parts = self.gathered(own)
+        first = sum(map(len, parts[: self.rank]))
+        return torch.cat(parts), slice(first, first + len(own))
+
 
 ALONE = Processes()
 
@@ -112,15 +114,24 @@ def place() -> Processes:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
-    """Joins the processes that torchrun started for as long as the block runs; one on a GPU uses that of its local rank."""
+def joined(device: torch.device, patience: timedelta = timedelta(minutes=30)) -> Iterator[Processes]:
+    """Joins the processes that torchrun started for as long as the block runs; one on a GPU uses that of its local rank.
+
+    Within such a block nothing is joined again: a process that comes back before the others have left would wait for ever.
+
+    Args:
+        patience: how long one waits for another that neither comes nor ends.
+    """
     processes = place()
     if "RANK" not in os.environ:
         yield ALONE
         return
+    if distributed.is_initialized():
+        yield processes
+        return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield processes
     finally:
@@ -140,13 +151,3 @@ def one_voice() -> Iterator[None]:
             yield
         finally:
             sys.stdout = before
-
-
-def _part(batch: LikeBatch, rows: slice) -> LikeBatch:
-    total = len(batch.labels)
-
-    def cut(tensor: Tensor) -> Tensor:
-        return tensor[rows] if len(tensor) == total else tensor  # the empty side of a scene without users has one row
-
-    inputs = {name: cut(tensor) for name, tensor in batch.inputs.items()}
-    return LikeBatch(inputs, Sides(*map(cut, batch.numbers)), batch.labels[rows])

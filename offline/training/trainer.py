@@ -21,23 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
 from data_exchange_center.errors import DataError, SettingsError
 from offline.models.growing import GrowingIds
 from offline.models.ranker import Ranker
-from offline.models.row_table import RowTable
 from offline.training.batches import BatchSource, Epochs, grouped, moved
 from offline.training.checkpoint import Checkpoint, newest_checkpoint, optimizer_state, save_checkpoint
 from offline.training.config import TrainConfig
 from offline.training.dataset import LikeBatch
 from offline.training.distributed import ALONE, Processes
 from offline.training.freed_memory import keep_freed_memory
-from offline.training.optimizers import optimizer_of, rate_at, sparse_optimizer_of
+from offline.training.optimizers import rate_at
 from offline.training.reproducible import seed_everything
+from offline.training.sharded_tables import ShardedNetwork
 from offline.training.streaming_auc import StreamingAuc
+from offline.training.whole_network import WholeNetwork
 
 log = logging.getLogger("marquee")
 
@@ -78,7 +79,7 @@ class Trainer:
     Args:
         ranker: the network; its members learn side by side from the same batches.
         config: of the run.
-        epochs: gives each epoch's batches.
+        epochs: gives each epoch's batches, of which each process gets its part.
         folder: where checkpoints, the networks of finished epochs and the log go.
         steps: optimizer steps of all epochs, for the schedule; 0 when not known (then it must be constant).
         judge: measures validation after each epoch.
@@ -86,7 +87,7 @@ class Trainer:
         processes: that learn together, each from its share of every batch.
 
     Raises:
-        SettingsError: the device is not there, or the schedule needs to know the number of steps.
+        SettingsError: the device is not there, the schedule needs to know the number of steps, or TorchRec is missing.
     """
 
     def __init__(
@@ -111,10 +112,9 @@ class Trainer:
         self.device = device_of(config.training.device)
         self.ranker = ranker.to(self.device)
         self.members = [ranker.member(place) for place in range(len(ranker.members))]
-        self.optimizers = optimizers_of(ranker, config)
-        self.parameters = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
-        self.row_tables = [module for module in ranker.modules() if isinstance(module, RowTable)]
-        self.growing = [module for module in ranker.modules() if isinstance(module, GrowingIds)]
+        sharded = config.distributed.tables == "sharded"
+        self.network = (ShardedNetwork if sharded else WholeNetwork)(self.ranker, config, processes)
+        self.optimizers, self.growing = self.network.optimizers, self.network.growing
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
@@ -141,7 +141,7 @@ class Trainer:
             return False
         state = found.state
         try:
-            self.ranker.load_state_dict(state["network"])
+            self.network.load(state["network"])
             for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(optimizer_state(content))
             self.progress = Progress(**state["progress"])
@@ -181,7 +181,7 @@ class Trainer:
         self.ranker.train()
         started, cpu, shown = time.perf_counter(), time.process_time(), progress.rows
         with tqdm(desc=f"epoch {progress.epoch}", unit=" rows", unit_scale=True, initial=shown, leave=False) as bar:
-            for group in grouped(self.processes.share(source), training.accumulate):
+            for group in grouped(source, training.accumulate):
                 self._step(group)
                 logs = progress.step % training.log_every == 0
                 saves = bool(training.save_every) and progress.step % training.save_every == 0
@@ -208,21 +208,22 @@ class Trainer:
             for optimizer in optimizers:
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = parameters["initial_lr"] * factor
+        for optimizer in optimizers:
+            optimizer.zero_grad(
+                set_to_none=True
+            )  # where sharded tables take over the rate, which they need in backward
         rows = int(self.processes.total(torch.tensor(sum(len(batch.labels) for batch in group))))
         for given in group:
-            if not len(given.labels):
+            if not (len(given.labels) or self.network.together):
                 continue
             batch = moved(given, self.device)
             share = len(batch.labels) / rows
             loss = self._loss(batch)
             (loss if share == 1.0 else loss * share).backward()
             self.loss += loss.detach() * (len(batch.labels) / len(self.members))
-        self.processes.add_up(self.parameters)
-        for table in self.row_tables:
-            self.processes.add_up_rows(table)
+        self.network.add_up()
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         for growing in self.growing:
             growing.tick("step")
         self.progress.step += 1
@@ -238,7 +239,8 @@ class Trainer:
             ]
         logits = [logit.float() for logit in logits]
         self._pending.append((batch.labels, (sum(logits[1:], logits[0]) / len(logits)).detach()))
-        losses = [functional.binary_cross_entropy_with_logits(logit, batch.labels) for logit in logits]
+        over = "mean" if len(batch.labels) else "sum"  # of no rows: zero
+        losses = [functional.binary_cross_entropy_with_logits(logit, batch.labels, reduction=over) for logit in logits]
         return sum(losses[1:], losses[0])
 
     def _count(self) -> None:
@@ -271,8 +273,9 @@ class Trainer:
             growing.tick("epoch")
         if self.growing:
             line["ids"] = growth(self.growing)
-        if self.processes.is_first:
-            self.save(self.ranker, self.folder / EPOCHS / epoch_name(progress.epoch))
+        plain = self.network.plain()
+        if plain is not None:
+            self.save(plain, self.folder / EPOCHS / epoch_name(progress.epoch))
         if self.judge:
             line |= {f"validation_{name}": value for name, value in self.judge().items()}
         progress.history.append(line)
@@ -292,7 +295,7 @@ class Trainer:
     def _save(self) -> None:
         self._count()
         state = {
-            "network": self.ranker.state_dict(),
+            "network": self.network.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
             "auc": self.processes.total(self.auc.counts),
@@ -350,17 +353,6 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise SettingsError("training.device is cuda, and torch sees no GPU; use auto or cpu", field="training.device")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-def optimizers_of(ranker: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """One for the embedding tables and one for everything else."""
-    named = list(ranker.named_parameters())
-    tables = [parameter for name, parameter in named if ".trunk.tables." in name or ".trunk.weights." in name]
-    others = [parameter for name, parameter in named if not (".trunk.tables." in name or ".trunk.weights." in name)]
-    rows = [module for module in ranker.modules() if isinstance(module, RowTable)]
-    of_rows = [sparse_optimizer_of(rows, config.optimizer.embeddings)] if rows else []
-    pairs = ((tables, config.optimizer.embeddings), (others, config.optimizer.dense))
-    return of_rows + [optimizer_of(parameters, chosen) for parameters, chosen in pairs if parameters]
 
 
 def growth(growing: list[GrowingIds]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data_exchange_center.errors import MarqueeError, SettingsError, SpecError
+from data_exchange_center.errors import MarqueeError, SpecError
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.growing_features import growing_owners, raw_owners
 from data_exchange_center.scored_rows import graph_inputs
@@ -23,11 +23,9 @@ from offline.rank.click_run import TRAINING_ENCODER, new_ranker, open_run, train
 from offline.rank.click_scores import logits_of
 from offline.rank.evaluate import evaluate_run
 from offline.rank.export import export_run
-from offline.rank.growing_run import check_alone
 from offline.rank.predict import predict_files
 from offline.release.s2_pack_scorer import pack_scorer
 from offline.training.config import TrainConfig
-from offline.training.distributed import Processes
 from tests.factories import make_settings
 from tests.unit.rank.click_files import click_files, click_table, files_config
 
@@ -172,12 +170,6 @@ def test_a_run_goes_on_growing_where_another_ended(files: Path, tmp_path: Path) 
     train_run(config_of(files, tmp_path / "next", **values, **{"training.warm_optimizer": True, "training.epochs": 1}))
     before, after = (open_run(tmp_path / name).parts().encoder.vocabularies["c1"].tokens for name in ("first", "next"))
     assert set(before) < set(after) and set(after) - set(before) == {n * FAR + 3 for n in range(6)}
-
-
-def test_several_processes_do_not_grow_one_table(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="2 processes see different rows"):
-        check_alone(config_of(files, tmp_path), Processes(0, 2))
-    check_alone(config_of(files, tmp_path), Processes(0, 1))
 
 
 @pytest.mark.parametrize(("dtype", "type_"), [("string", "categorical"), ("int64", "multi_categorical")])

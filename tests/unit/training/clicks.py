@@ -13,6 +13,8 @@ from offline.models.layers import Sides
 from offline.models.ranker import Ranker, config_for
 from offline.training.config import TrainConfig
 from offline.training.dataset import LikeBatch
+from offline.training.distributed import ALONE
+from offline.training.shares import SharedBatches
 from offline.training.trainer import Trainer
 from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows
 
@@ -77,11 +79,11 @@ def click_trainer(config: TrainConfig, ranker: Ranker | None = None, **options: 
     rows = click_batch()
     batch_size = config.training.batch_size
     steps = config.training.epochs * -(-ROWS // batch_size // config.training.accumulate)
-    folder = Path(config.training.output)
+    folder, processes = Path(config.training.output), options.get("processes", ALONE)
     return Trainer(
         ranker or click_ranker(),
         config,
-        lambda epoch: MemoryBatches(rows, batch_size, epoch),
+        lambda epoch: SharedBatches(MemoryBatches(rows, batch_size, epoch), processes),
         folder,
         steps=steps,
         **options,
