@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,15 @@ def rows_of(events: ir.Table, cut: str) -> ir.Table:
     return events.filter(known[cut])
 
 
-def compute_features(settings: Settings) -> dict[str, Any]:
+def compute_features(settings: Settings, cuts: Sequence[str] | None = None, first_row: int = 0) -> dict[str, Any]:
     """Writes features/rows.parquet, features/axes.json and features/<cut>/{users,items}.parquet.
 
     Rows that the release may not know (the online ones under HOLDOUT=online) get no features and feed none.
+
+    Args:
+        settings: of the run.
+        cuts: that get a snapshot, the last one being that of the rows; by default all that the release may know.
+        first_row: rows with a smaller row_id feed the others, and are not asked for themselves.
 
     Returns:
         Rows and columns written, and seconds, per table.
@@ -90,13 +95,13 @@ def compute_features(settings: Settings) -> dict[str, Any]:
     """
     workspace = Workspace(settings)
     spec = load_spec(settings.features.spec)
-    cuts = cuts_of(settings)
+    cuts = cuts or cuts_of(settings)
     inputs = _read(settings, workspace, spec)
     written: dict[str, dict[str, Any]] = {}
     with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table", leave=False) as progress:
         for cut in cuts:
             known = rows_of(inputs.events, cut)
-            for name, contract, table in _tables(inputs, cut, known, with_rows=cut == cuts[-1]):
+            for name, contract, table in _tables(inputs, cut, known, with_rows=cut == cuts[-1], first_row=first_row):
                 started = time.perf_counter()
                 rows = _write(inputs.engine, workspace.features / name, contract, table)
                 written[name] = {"rows": rows, "seconds": round(time.perf_counter() - started, 2)}
@@ -137,7 +142,9 @@ def _most_events(events: pa.Table, key: str) -> int:
     return int(pc.max(counts["count_all"]).as_py() or 0)
 
 
-def _tables(inputs: Inputs, cut: str, known: ir.Table, *, with_rows: bool) -> Iterator[tuple[str, Table, ir.Table]]:
+def _tables(
+    inputs: Inputs, cut: str, known: ir.Table, *, with_rows: bool, first_row: int = 0
+) -> Iterator[tuple[str, Table, ir.Table]]:
     """Yields (file, contract, expression) of a cut's tables."""
     judged = inputs.engine.create_table(f"judged_{cut}", judged_events(known))
     if not judged.count().execute():
@@ -169,8 +176,9 @@ def _tables(inputs: Inputs, cut: str, known: ir.Table, *, with_rows: bool) -> It
         _snapshot(item_features(items, probes), inputs.items, inputs.item_columns),
     )
     if with_rows:
-        rows = known.select(list(FEATURE_ROWS.required))
-        rows = item_features(items, known, onto=user_features(users, known, onto=rows))
+        asked = known.filter(known[c.ROW_ID] >= first_row) if first_row else known
+        rows = asked.select(list(FEATURE_ROWS.required))
+        rows = item_features(items, asked, onto=user_features(users, asked, onto=rows))
         yield "rows.parquet", FEATURE_ROWS, _rows(inputs, rows)
 
 

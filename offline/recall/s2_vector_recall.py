@@ -13,11 +13,15 @@ from data_exchange_center.workspace import Workspace
 from offline.recall.cut_option import chosen_cut, cut_parser
 from offline.recall.known_rows import load_known_rows
 from offline.recall.thread_limit import thread_limit
-from offline.recall.vector_training import fit_vectors
+from offline.recall.vector_training import Continued, fit_vectors
 
 
-def fit_vector_channel(settings: Settings, cut: str) -> dict[str, Any]:
+def fit_vector_channel(settings: Settings, cut: str, continued: Continued | None = None) -> dict[str, Any]:
     """Fits the channel on the rows known at the cut and writes it to `recall/<cut>/`.
+
+    Args:
+        settings: of the run. cut: whose rows are known.
+        continued: what to go on from; by default everything is learned anew.
 
     Returns:
         What was read and written, the loss of each epoch and how many items are reached through their attributes alone.
@@ -25,10 +29,11 @@ def fit_vector_channel(settings: Settings, cut: str) -> dict[str, Any]:
     known = load_known_rows(settings, cut)
     started = time.perf_counter()
     with thread_limit(settings.recall.threads):
-        trained = fit_vectors(known, settings.recall, settings.seed)
+        trained = fit_vectors(known, settings.recall, settings.seed, continued)
     seconds = time.perf_counter() - started
     folder = Workspace(settings).recall(cut)
     trained.arrays.save(folder)
+    trained.model.save(folder / "parts")
     return {
         "cut": cut,
         "rows": len(known.events),

@@ -14,11 +14,13 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from data_exchange_center import columns as c
 from data_exchange_center.recall_parts import HistoryWeights, VectorArrays
 from data_exchange_center.settings import RecallSettings
 from offline.recall.known_rows import Events, KnownRows
 from offline.recall.side_features import side_features
 from offline.recall.vector_model import FactorizationMachine
+from offline.recall.vector_start import VectorStart, start_of
 
 UNIFORM_SHARE = 0.5  # of the drawn items; the others are drawn by popularity
 RIDGE = 1.0  # weight of the summed squares against one positive's loss
@@ -30,33 +32,59 @@ CHUNK = 4096  # users whose vectors are made at once
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the arrays of the vector channel, and the mean loss of each epoch."""
+    """What training leaves: the arrays of the vector channel, the mean loss of each epoch, and what the next fit begins with."""
 
     arrays: VectorArrays
     losses: list[float]
+    model: VectorStart
 
 
-def fit_vectors(known: KnownRows, settings: RecallSettings, seed: int) -> Trained:
+@dataclass(frozen=True)
+class Continued:
+    """A fit that goes on from another one, on what is new and some of what is old.
+
+    Attributes:
+        start: the other fit. since: unix seconds: positives after it are new.
+        replayed: old positives for each new one.
+    """
+
+    start: VectorStart
+    since: int
+    replayed: float = 4.0
+
+
+def fit_vectors(known: KnownRows, settings: RecallSettings, seed: int, continued: Continued | None = None) -> Trained:
     """Trains on the known rows and folds every user and item into vectors.
 
     Args:
         known: the rows known at the cut; labels of later rows are not looked at.
         settings: sizes and rates.
         seed: of every random choice; same seed, same machine: same vectors.
+        continued: what to go on from; by default everything is learned anew.
     """
     events = known.events
     positives = events.positives
     popularity = np.bincount(positives.items, minlength=events.item_count)
-    model = FactorizationMachine(
-        side_features(known.users),
-        side_features(known.items),
-        popularity,
-        events.item_events > 0,
-        settings.dimension,
-        seed,
-    )
-    losses = _train(model, events, known.weights, settings, popularity, np.random.default_rng(seed))
-    return Trained(_folded(model, events, known.weights, popularity, seed), losses)
+    sides = side_features(known.users), side_features(known.items)
+    model = FactorizationMachine(*sides, popularity, events.item_events > 0, settings.dimension, seed)
+    ids = known.users[c.USER_ID].combine_chunks(), known.items[c.ITEM_ID].combine_chunks()
+    made = start_of(model, *ids, [side.tokens for side in sides])
+    random = np.random.default_rng(seed)
+    examples = np.flatnonzero(events.labels > 0)
+    if continued is not None:
+        continued.start.hand_over(model, made)
+        examples = _new_and_replayed(events, examples, continued, random)
+    losses = _train(model, events, known.weights, settings, popularity, random, examples)
+    return Trained(_folded(model, events, known.weights, popularity, seed), losses, made)
+
+
+def _new_and_replayed(
+    events: Events, positives: np.ndarray, continued: Continued, random: np.random.Generator
+) -> np.ndarray:
+    new = events.timestamps[positives] > continued.since
+    old = positives[~new]
+    drawn = random.permutation(old)[: round(continued.replayed * int(new.sum()))]
+    return np.sort(np.concatenate((positives[new], drawn)))
 
 
 def histories(events: Events, rows: np.ndarray, weights: HistoryWeights) -> sp.csr_matrix:
@@ -91,8 +119,8 @@ def _train(
     settings: RecallSettings,
     popularity: np.ndarray,
     random: np.random.Generator,
+    examples: np.ndarray,
 ) -> list[float]:
-    examples = np.flatnonzero(events.labels > 0)
     if not len(examples):
         return []
     batch = int(np.clip(len(examples) // BATCHES, SMALLEST_BATCH, settings.batch_size))

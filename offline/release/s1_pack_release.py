@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,15 @@ from offline.release.report import write_report
 log = logging.getLogger("marquee")
 
 
-def pack_release(settings: Settings) -> dict[str, Any]:
+def pack_release(
+    settings: Settings, *, note: Mapping[str, Any] | None = None, into: Settings | None = None
+) -> dict[str, Any]:
     """Writes `store/releases/<release>/` from what the stages before left in the workspace.
+
+    Args:
+        settings: of the workspace.
+        note: more entries of the manifest.
+        into: whose store takes the release, when the workspace has one of its own.
 
     Returns:
         release, its path, size, counts, an example user and the titles of items (for showing a list to a person).
@@ -52,8 +60,10 @@ def pack_release(settings: Settings) -> dict[str, Any]:
         "parity": exported["parity"],
         "packed_inputs": exported["packed_inputs"],
         "metrics": {"rank": ranking["rank"], "recall": recall},
+        **(note or {}),
     }
-    with new_release(settings, manifest) as (release, folder):
+    into = into or settings
+    with new_release(into, manifest) as (release, folder):
         for name, table in tables.items():
             write_table(folder / "tables" / f"{name}.parquet", table)
         shutil.copyfile(spec_file(settings.features.spec), folder / "feature_spec.yaml")
@@ -62,7 +72,7 @@ def pack_release(settings: Settings) -> dict[str, Any]:
         copy_files(export / "vocab_map", folder / "vocab_map")
         copy_files(export, folder / "model", leave_out={"export.json"})
         write_report(folder / "report", title=release, manifest=manifest, ranking=ranking, recall=recall)
-    packed = open_release(workspace.releases / release)
+    packed = open_release(Workspace(into).releases / release)
     log.info("  release %s: %d files", release, len(packed.manifest["files"]))
     return {
         "release": release,

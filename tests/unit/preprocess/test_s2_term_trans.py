@@ -49,6 +49,19 @@ def numeric(name: str, entity: str, **more: object) -> dict[str, object]:
     return {"name": name, "entity": entity, "type": "numeric", **more}
 
 
+def test_the_newest_rows_alone_have_the_same_features(done: Settings, tmp_path: Path) -> None:
+    everything = read_table(Workspace(done).features / "rows.parquet")
+    first = int(everything["row_id"][everything.num_rows // 2].as_py())
+    alone = small(tmp_path)
+    split_data(alone)
+    compute_features(alone, ["offline"], first)
+    newest = read_table(Workspace(alone).features / "rows.parquet")
+    expected = everything.filter(pc.greater_equal(everything["row_id"], first))
+    assert newest.num_rows == expected.num_rows > 0
+    assert not any(differences(*pair) for pair in zip(newest.to_pylist(), expected.to_pylist(), strict=True))
+    assert not (Workspace(alone).snapshot("train")).exists()
+
+
 def test_the_tables_hold_the_declared_columns_in_order_and_type(done: Settings) -> None:
     spec = load_spec(done.features.spec)
     users = [feature.name for feature in spec.user_features]

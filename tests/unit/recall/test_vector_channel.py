@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from data_exchange_center.recall_parts import HistoryWeights
+from data_exchange_center.recall_parts import HistoryWeights, VectorArrays
 from data_exchange_center.settings import RecallSettings
 from offline.recall.known_rows import KnownRows
 from offline.recall.side_features import numeric_buckets, side_features
 from offline.recall.vector_model import FactorizationMachine
-from offline.recall.vector_training import Trained, drawn_items, fit_vectors, histories
-from tests.unit.recall.world import make_events, make_world
+from offline.recall.vector_start import VectorStart
+from offline.recall.vector_training import Continued, Trained, drawn_items, fit_vectors, histories
+from tests.unit.recall.world import START, make_events, make_world
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,45 @@ def test_the_same_seed_gives_the_same_vectors(recall_settings: RecallSettings) -
     world = make_world(users=60, items=40, length=10)
     first, second = (fit_vectors(world, recall_settings, seed=3).arrays for _ in range(2))
     np.testing.assert_array_equal(first.item_vectors, second.item_vectors)
+
+
+def shuffled_world(world: KnownRows, order: np.ndarray) -> KnownRows:
+    """The same world with its item rows in another order."""
+    events = dataclasses.replace(world.events, items=np.argsort(order)[world.events.items])
+    return dataclasses.replace(world, items=world.items.take(order), events=events)
+
+
+def test_a_fit_begins_with_the_vectors_of_the_one_before(
+    trained: Trained, world: KnownRows, recall_settings: RecallSettings, tmp_path: Path
+) -> None:
+    trained.model.save(tmp_path)
+    order = np.random.default_rng(0).permutation(world.events.item_count)
+    nothing_new = Continued(VectorStart.load(tmp_path), since=2**40)
+    again = fit_vectors(shuffled_world(world, order), recall_settings, 7, nothing_new)
+    assert again.losses == []
+    np.testing.assert_allclose(again.arrays.item_vectors, trained.arrays.item_vectors[order], atol=1e-6)
+    np.testing.assert_allclose(again.arrays.user_vectors, trained.arrays.user_vectors, atol=1e-5)
+
+
+def test_what_came_since_is_learned(recall_settings: RecallSettings) -> None:
+    world = make_world(users=160, items=80, length=20)
+    fresh_items = np.arange(70, 79)
+    since = START + 60 * 1200  # users come one after the other in this world
+    earlier = world.events.take((world.events.timestamps <= since) & ~np.isin(world.events.items, fresh_items))
+    before = fit_vectors(dataclasses.replace(world, events=earlier), recall_settings, 0)
+    longer = recall_settings.model_copy(update={"epochs": 2})
+    after = fit_vectors(world, longer, 0, Continued(before.model, since, replayed=1.0))
+    positives = world.events.positives
+    new = positives.take(positives.timestamps > since)
+    random = np.random.default_rng(0).integers(0, 79, len(new))
+
+    def wins(arrays: VectorArrays) -> float:
+        users = arrays.user_vectors[new.users]
+        own, other = ((users * arrays.item_vectors[rows]).sum(1) for rows in (new.items, random))
+        return float((own > other).mean())
+
+    assert wins(after.arrays) > wins(before.arrays) + 0.03
+    assert len(after.losses) == 2
 
 
 def test_a_history_ends_before_its_event_and_weighs_by_recency() -> None:
