@@ -44,6 +44,9 @@ class DataSettings(Section):
     synthetic_items: int = Field(1500, ge=20)
     synthetic_events: int = Field(90_000, ge=400)
     synthetic_clicks: int = Field(400_000, ge=1000, description="rows of criteo-synthetic")
+    repair_history_rows: int = Field(20_000, ge=200, le=10_000_000, description="of repair_shop, before its first day")
+    repair_rows_per_day: int = Field(2000, ge=20, le=10_000_000)
+    repair_days: int = Field(40, ge=1, le=3650)
     synthetic_seed: int = Field(0, ge=0, description="of the generated data; `seed` is that of every fit")
 
 

@@ -1,6 +1,7 @@
 """Everything once: data, every offline stage, a release, publish, the server, one request and the parity check.
 
-With DATASET=criteo (or criteo-synthetic) it is the click scene's: click_demo.py says what is done there.
+With DATASET=criteo (or criteo-synthetic) it is the click scene's, with DATASET=repair_shop the repair shop's: click_demo.py and
+repair_demo.py say what is done there.
 
 Each stage is a program of its own that can be run by hand in the same order; this one calls them and shows the answer.
 When the chosen dataset can be had neither locally nor over the network, it says so and goes on with generated data.
@@ -21,6 +22,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.click_demo import click_demo
 from offline_to_online.demo_steps import free_port, timed, wait_until_serving, with_available_data
+from offline_to_online.repair_demo import repair_demo
 
 log = logging.getLogger("marquee")
 
@@ -106,7 +108,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--requests", type=int, default=300, help="requests of the parity check")
     arguments.add_argument("--size", type=int, default=10, help="items in the recommendation that is shown")
 
+    arguments.add_argument("--days", type=int, default=3, help="of updates, in the repair shop's demo")
+
     def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
+        if settings.scene == settings.serve.predict_scene:
+            return repair_demo(settings, parsed.days)
         if settings.scene == settings.serve.upload_scene:
             return click_demo(settings)
         return demo(settings, parsed.requests, parsed.size)

@@ -278,8 +278,13 @@ def _midnight(number: int) -> int:
     return int(datetime(begun.year, begun.month, begun.day, tzinfo=UTC).timestamp())
 
 
+def day_path(folder: Path, number: int) -> Path:
+    """Where a day's rows lie below a folder, as users lay out their own: `days/<YYYY-MM-DD>/rows.parquet`."""
+    return folder / "days" / (FIRST_DAY + timedelta(days=number)).isoformat() / "rows.parquet"
+
+
 def write_day(log: RepairShopLog, number: int, folder: Path) -> Path:
-    """Writes a day as users lay out their own: `days/<YYYY-MM-DD>/rows.parquet` below a folder, atomically; returns its path."""
-    path = folder / "days" / (FIRST_DAY + timedelta(days=number)).isoformat() / "rows.parquet"
+    """Writes a day below a folder (see `day_path`), atomically; returns its path."""
+    path = day_path(folder, number)
     write_table(path, log.day(number))
     return path

@@ -13,6 +13,7 @@ from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace
 from offline.datasets.criteo import CLICK_DATASETS, check_clicks
 from offline.datasets.registry import load_dataset
+from offline.datasets.repair_shop_files import GENERATED, write_repair_shop
 
 log = logging.getLogger("marquee")
 
@@ -21,6 +22,8 @@ def fetch_data(settings: Settings) -> dict[str, Any]:
     """Fetches the dataset when there is no copy, reads all of it and keeps what is made of it: a log's canonical tables."""
     if settings.data.dataset in CLICK_DATASETS:
         return check_clicks(settings)
+    if settings.data.dataset == GENERATED:
+        return write_repair_shop(settings)
     info = load_dataset(settings)
     for finding in info.findings:
         log.warning("  %s", finding)

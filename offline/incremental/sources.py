@@ -7,16 +7,8 @@ from pathlib import Path
 
 from data_exchange_center.errors import DataUnavailable
 from data_exchange_center.settings import Settings
-from data_exchange_center.workspace import Workspace, write_table
-from offline.datasets.repair_shop import FIRST_DAY, RepairShopConfig, RepairShopLog
+from offline.datasets.repair_shop_files import GENERATED, day_file, history_file
 from offline.incremental.days import DayArchive
-
-GENERATED = "repair_shop"
-
-
-def generated_log(settings: Settings) -> RepairShopLog:
-    """The generated log of the settings' seed."""
-    return RepairShopLog(RepairShopConfig(seed=settings.data.synthetic_seed))
 
 
 def history_of(settings: Settings, given: Path | None) -> Path:
@@ -29,10 +21,7 @@ def history_of(settings: Settings, given: Path | None) -> Path:
         return given
     if settings.dataset_name != GENERATED:
         raise DataUnavailable(f"dataset {settings.dataset_name}: give its rows by --history FILE")
-    path = Workspace(settings).raw / f"history-{settings.data.synthetic_seed}.parquet"
-    if not path.exists():
-        write_table(path, generated_log(settings).history())
-    return path
+    return history_file(settings)
 
 
 def day_of(settings: Settings, archive: DayArchive, date: str, given: Path | None) -> Path | None:
@@ -45,7 +34,4 @@ def day_of(settings: Settings, archive: DayArchive, date: str, given: Path | Non
         return given
     if settings.dataset_name != GENERATED:
         raise DataUnavailable(f"{date}: put its rows into {archive.path(date)}, or give them by --rows FILE")
-    path = Workspace(settings).raw / "days" / f"{date}-{settings.data.synthetic_seed}.parquet"
-    if not path.exists():
-        write_table(path, generated_log(settings).day((Date.fromisoformat(date) - FIRST_DAY).days))
-    return path
+    return day_file(settings, Date.fromisoformat(date))
