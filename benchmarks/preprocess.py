@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from benchmarks.common import report
 from benchmarks.support.looped_pandas import PlainLoop
 from benchmarks.support.vectorised_pandas import vectorised_features
+from data_exchange_center.axes import axes_of
 from offline.datasets.synthetic import generate
-from offline.preprocess.axes import axes_of
 from offline.preprocess.engine import connect, register
 from offline.preprocess.expressions import (
     ITEM_FEATURES,

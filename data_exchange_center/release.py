@@ -15,6 +15,7 @@ A chain also holds (`data_window` in its manifest; the graph gives score, like a
     tables/user_profiles.parquet        segment, terms, history (tables.USER_PROFILES)
     tables/user_features.parquet        raw features of every user as of the snapshot (tables.USER_FEATURES + the spec)
     tables/item_features.parquet        raw features of every item as of the snapshot (tables.ITEM_FEATURES + the spec)
+    tables/item_standing.parquet        optional: what events that come later are judged against (tables.ITEM_STANDING)
     recall/                             arrays of the recall channels (recall_scores.py says which)
 
 A scorer also holds (`scorer` in its manifest says which input is which feature, and which output is the answer)

@@ -138,6 +138,17 @@ FEATURE_ROWS = Table(
 )
 USER_FEATURES = Table("user features", {c.USER_ID: ID, c.TIMESTAMP: pa.int64()}, key=(c.USER_ID,))
 ITEM_FEATURES = Table("item features", {c.ITEM_ID: ID, c.TIMESTAMP: pa.int64()}, key=(c.ITEM_ID,))
+ITEM_STANDING = Table(
+    "item standing",  # what an event with an item is judged against at the snapshot, in units of 1/1024 (user_measures.py)
+    {c.ITEM_ID: ID, "rate": pa.int64(), "value": pa.int64(), "popularity": pa.int64()},
+    key=(c.ITEM_ID,),
+)
+RECENT = ("recent_rates", "recent_item_values")
+USER_RECENT = Table(
+    "user recent",  # what the newest events of a user were judged against, in units of 1/1024, oldest first
+    {c.USER_ID: ID, **{name: pa.list_(pa.int64()) for name in RECENT}},
+    key=(c.USER_ID,),
+)
 USER_PROFILES = Table(
     "user profiles",  # what the user store holds; one row per user
     {
@@ -152,7 +163,8 @@ USER_PROFILES = Table(
         "history_timestamps": pa.list_(pa.int64()),
     },
     # aligned with history: the rating where the log has one, else the label; what the affinity scores read
-    optional={"history_values": pa.list_(pa.float32())},
+    # and, aligned with its newest rows, what these events were judged against (USER_RECENT)
+    optional={"history_values": pa.list_(pa.float32()), **{name: pa.list_(pa.int64()) for name in RECENT}},
     key=(c.USER_ID,),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import pyarrow as pa
 from data_exchange_center import columns as c
 from data_exchange_center.errors import ReleaseError
 from data_exchange_center.release import Release
+from data_exchange_center.tables import RECENT
 from data_exchange_center.workspace import read_array
-from online.stores.ports import UserProfile
+from online.stores.ports import NOTHING, UserProfile
 
 
 def user_vectors(release: Release) -> np.ndarray:
@@ -50,6 +51,10 @@ def profiles(release: Release, chosen: np.ndarray | None = None) -> Iterator[Use
         arrays(table["history_labels"], np.int8),
         arrays(table["history_timestamps"], np.int64),
         arrays(table[values], np.float32),
+        *(
+            arrays(table[name], np.int32) if name in table.column_names else repeat(NOTHING, table.num_rows)
+            for name in RECENT
+        ),
         strict=True,
     )
     for user_id, segment, last, terms, *rest in columns:

@@ -27,6 +27,7 @@ from data_exchange_center.rows.schema import criteo_schema
 from data_exchange_center.scored_rows import SAMPLE
 from data_exchange_center.settings import Settings, load_settings
 from data_exchange_center.workspace import Workspace, write_table
+from tests.computed_features import COMPUTED, write_computed
 from tests.recall_arrays import write_recall
 from tests.tiny_model import write_model
 
@@ -73,8 +74,14 @@ def make_release(
     ids: Literal["int", "string"] = "int",
     seed: int = 0,
     settings: Settings | None = None,
+    *,
+    follows: bool = False,
 ) -> Release:
-    """Writes a complete release below `tmp_path/store/releases` and opens it; another seed is another release."""
+    """Writes a complete release below `tmp_path/store/releases` and opens it; another seed is another release.
+
+    Args:
+        follows: user features are computed from the events by the offline expressions, and later events change them.
+    """
     settings = settings or make_settings(tmp_path)
     generator = np.random.default_rng(seed)
     content = make_content(generator, users, items, ids)
@@ -85,8 +92,10 @@ def make_release(
         "metrics": {},
     }
     with new_release(settings.with_values(seed=seed), manifest) as (identifier, folder):
-        spec = write_spec(folder / "feature_spec.yaml", settings.scene)
+        spec = write_spec(folder / "feature_spec.yaml", settings.scene, COMPUTED if follows else ())
         write_tables(folder, content, spec)
+        if follows:
+            write_computed(folder / "tables", spec, settings.features.history_length)
         write_recall(folder, content, generator, DIMENSION)
         write_chain_model(folder / "model" / "model.onnx", spec, content, generator)
     return open_release(Workspace(settings).releases / identifier)
@@ -170,8 +179,12 @@ def make_content(generator: np.random.Generator, users: int, items: int, ids: st
     )
 
 
-def write_spec(path: Path, scene: str) -> FeatureSpec:
-    """A spec with every entity, dtype and list kind that the stores and the chain must carry."""
+def write_spec(path: Path, scene: str, computed: tuple[dict[str, Any], ...] = ()) -> FeatureSpec:
+    """A spec with every entity, dtype and list kind that the stores and the chain must carry.
+
+    Args:
+        computed: further features of the user.
+    """
     learned = {"policy": "learned"}
     features: list[dict[str, Any]] = [
         {"name": "user_id", "entity": "user", "type": "categorical", "dtype": "id", "key": True},
@@ -181,6 +194,7 @@ def write_spec(path: Path, scene: str) -> FeatureSpec:
         {"name": "user_last_timestamp", "entity": "user", "type": "numeric", "dtype": "int64"},
         {"name": "history_items", "entity": "user", "type": "sequence", "dtype": "id", "length": HISTORY},
         {"name": "genre_rates", "entity": "user", "type": "dense_vector", "length": len(TERMS)},
+        *(dict(feature) for feature in computed),
         {"name": "genres", "entity": "item", "type": "multi_categorical", "dtype": "string", "length": ITEM_TERMS},
         {"name": "year", "entity": "item", "type": "numeric", "dtype": "int64"},
         {"name": "item_events", "entity": "item", "type": "numeric"},
@@ -256,6 +270,7 @@ def write_tables(folder: Path, content: Content, spec: FeatureSpec) -> None:
     ):
         write_table(folder / "tables" / f"{name}.parquet", schema.validate(table))
     promised = {feature.name for feature in (*spec.user_features, *spec.item_features)}
+    promised -= {feature["name"] for feature in COMPUTED}
     assert promised <= {*user_features.column_names, *item_features.column_names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -29,6 +30,17 @@ def register(engine: BaseBackend, name: str, table: pa.Table) -> ir.Table:
     """Makes an Arrow table known to the engine, as a table of its own."""
     source = ibis.memtable(table)
     return engine.create_table(name, source.select(source.columns))
+
+
+def refill(engine: BaseBackend, name: str, table: pa.Table) -> None:
+    """Puts other rows into a registered table, of the same columns."""
+    engine.insert(name, table, overwrite=True)
+
+
+def prepared(engine: BaseBackend, table: ir.Table) -> Callable[[], pa.Table]:
+    """An expression that is compiled once and answers for what its tables hold whenever it is called."""
+    query = engine.compile(table)
+    return lambda: engine.con.sql(query).to_arrow_table()
 
 
 def write_parquet(engine: BaseBackend, table: ir.Table, path: Path) -> None:

@@ -10,9 +10,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from data_exchange_center.errors import SpecError
-from data_exchange_center.feature_spec import Feature, FeatureSpec
-from offline.preprocess.axes import DECADES
-from offline.preprocess.expressions import USER_FEATURES
+from data_exchange_center.feature_spec import Feature
 from offline.preprocess.histories import HISTORY_FIELDS
 
 _ELEMENTS = {"int64": dt.int64, "float32": dt.float32, "string": dt.string}
@@ -70,26 +68,6 @@ def entity_columns(key: str, features: Sequence[Feature], known: Sequence[str], 
                 field=feature.name,
             )
     return EntityColumns(key, tuple(features), tuple(computed), tuple(attributes), tuple(absent))
-
-
-def term_length(spec: FeatureSpec) -> int:
-    """Length of the term arrays, 0 when the spec declares none.
-
-    Raises:
-        SpecError: arrays over the same axis have different lengths, or a decade array is not as long as there are decades.
-    """
-    lengths = {}
-    for feature in spec.features:
-        if feature.name == "item_terms" or (feature.name in USER_FEATURES and "_term_" in feature.name):
-            lengths[feature.name] = feature.length
-        if (feature.name == "item_decade" or feature.name.startswith("user_decade_")) and feature.length != DECADES:
-            raise SpecError(
-                f"feature {feature.name!r} has length {feature.length}; decade arrays have {DECADES} elements",
-                field=feature.name,
-            )
-    if len(set(lengths.values())) > 1:
-        raise SpecError(f"term arrays are element by element the same terms, so their lengths must agree: {lengths}")
-    return max(lengths.values(), default=0)
 
 
 def typed(table: ir.Table, columns: EntityColumns) -> dict[str, ir.Value]:

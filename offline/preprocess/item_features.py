@@ -9,13 +9,14 @@ import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
+from data_exchange_center.axes import DECADES, Axes
+from data_exchange_center.user_measures import RECENT_DAYS, smoothed
 from offline.preprocess.answers import array_of, placed_onto, with_log_totals, with_state
-from offline.preprocess.axes import DECADES, Axes
 from offline.preprocess.counters import Layout
 from offline.preprocess.item_states import item_layout, item_states
-from offline.preprocess.judged_events import from_units, smoothed
+from offline.preprocess.judged_events import from_units
 from offline.preprocess.timelines import as_of
-from offline.preprocess.user_states import RECENT_DAYS, axis_flags
+from offline.preprocess.user_states import axis_flags
 
 ITEM_FEATURES = (
     "item_events",
@@ -119,7 +120,7 @@ def item_features(timeline: ItemTimeline, probes: ir.Table, onto: ir.Table | Non
         "item_values_last20": from_units(found.last_values),
         "item_first_timestamp": found.first_timestamp,
         "item_last_timestamp": found["last"].fill_null(0),
-        "item_rate": smoothed(positives, count, found.global_rate),
+        "item_rate": smoothed(positives, count.cast("float64"), found.global_rate),
         "item_global_rate": found.global_rate,
         "item_global_value": found.global_value,
         # against an average item: events so far over items so far, at the log's very beginning 1

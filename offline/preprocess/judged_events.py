@@ -14,15 +14,13 @@ import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
-from offline.preprocess.timelines import SECONDS_PER_DAY, before_now, strictly_earlier
+from data_exchange_center.user_measures import NEUTRAL_RATE, SECONDS_PER_DAY, UNIT, smoothed
+from offline.preprocess.timelines import before_now, strictly_earlier
 
-UNIT = 1024
 RATE_BITS = 10  # a rate is at most UNIT
 POPULARITY_BITS = 15  # ln(1 + events) in units stays below 2**15 up to e**31 events
-PRIOR_EVENTS = 5
 SECONDS_PER_HOUR = 3600
 EVENT_BITS = 31  # events and positives of one user or item, summed as one integer
-NEUTRAL_RATE = 0.5  # before the first event of the log
 
 
 def in_units(value: ir.NumericValue) -> ir.IntegerValue:
@@ -93,9 +91,28 @@ def log_before_hour(events: ir.Table, probes: ir.Table) -> ir.Table:
     )
 
 
-def smoothed(total: ir.NumericValue, events: ir.IntegerValue, prior: ir.FloatingValue) -> ir.FloatingValue:
-    """Mean of a measure with the prior mean counted as PRIOR_EVENTS events."""
-    return (total + prior * PRIOR_EVENTS) / (events + PRIOR_EVENTS).cast("float64")
+def standing(
+    label: ir.IntegerValue,
+    value: ir.NumericValue,
+    events: ir.IntegerValue,
+    global_rate: ir.FloatingValue,
+    global_value: ir.FloatingValue,
+) -> dict[str, ir.IntegerValue]:
+    """What an event is judged against: its item's (or user's) smoothed rate and mean value, int64 in units.
+
+    Args:
+        label, value, events: positives, summed values in units, and number of events before.
+        global_rate, global_value: of the log.
+    """
+    return {
+        "rate": in_units(smoothed(label, events.cast("float64"), global_rate)),
+        "value": smoothed(value, events.cast("float64"), global_value * UNIT).round().cast("int64"),
+    }
+
+
+def popularity_of(events: ir.IntegerValue) -> ir.IntegerValue:
+    """ln(1 + events) in units."""
+    return in_units((events + 1).ln())
 
 
 def judged_events(events: ir.Table) -> ir.Table:
@@ -126,18 +143,12 @@ def judged_events(events: ir.Table) -> ir.Table:
         for name, total in (("counts", plain.counts.sum()), ("value", plain.value.sum()))
     }
     seen = plain.mutate(**earlier).join(of_log, [("hour", "log_hour")], how="inner")
-    value_prior = seen.global_value * UNIT
     events_of = {entity: seen[f"{entity}_counts"] & ((1 << EVENT_BITS) - 1) for entity in ("item", "user")}
     label_of = {entity: seen[f"{entity}_counts"] >> EVENT_BITS for entity in ("item", "user")}
-    return seen.select(
-        c.USER_ID,
-        c.ITEM_ID,
-        c.TIMESTAMP,
-        "label",
-        "value",
-        item_rate=in_units(smoothed(label_of["item"], events_of["item"], seen.global_rate)),
-        item_value=smoothed(seen.item_value, events_of["item"], value_prior).round().cast("int64"),
-        user_rate=in_units(smoothed(label_of["user"], events_of["user"], seen.global_rate)),
-        user_value=smoothed(seen.user_value, events_of["user"], value_prior).round().cast("int64"),
-        popularity=in_units((events_of["item"] + 1).ln()),
-    )
+    found: dict[str, ir.IntegerValue] = {}
+    for entity in ("item", "user"):
+        total = seen[f"{entity}_value"]
+        judged = standing(label_of[entity], total, events_of[entity], seen.global_rate, seen.global_value)
+        found |= {f"{entity}_{name}": of_entity for name, of_entity in judged.items()}
+    found["popularity"] = popularity_of(events_of["item"])
+    return seen.select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP, "label", "value", **found)

@@ -22,13 +22,21 @@ from ibis.backends import BaseBackend
 from tqdm import tqdm
 
 from data_exchange_center import columns as c
+from data_exchange_center.axes import Axes, axes_of, term_length
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
-from data_exchange_center.tables import FEATURE_ROWS, ITEM_FEATURES, SPLIT_INTERACTIONS, USER_FEATURES, Table
+from data_exchange_center.tables import (
+    FEATURE_ROWS,
+    ITEM_FEATURES,
+    ITEM_STANDING,
+    SPLIT_INTERACTIONS,
+    USER_FEATURES,
+    USER_RECENT,
+    Table,
+)
 from data_exchange_center.workspace import CUTS, Workspace, atomic_path, read_table, write_json
-from offline.preprocess.axes import Axes, axes_of
 from offline.preprocess.engine import connect, register, write_parquet
 from offline.preprocess.expressions import ITEM_FEATURES as KNOWN_OF_ITEMS
 from offline.preprocess.expressions import USER_FEATURES as KNOWN_OF_USERS
@@ -39,7 +47,8 @@ from offline.preprocess.expressions import (
     user_features,
     user_timeline,
 )
-from offline.preprocess.feature_columns import EntityColumns, entity_columns, term_length, typed
+from offline.preprocess.feature_columns import EntityColumns, entity_columns, typed
+from offline.preprocess.standings import item_standing, user_recent
 
 log = logging.getLogger("marquee")
 
@@ -77,7 +86,8 @@ def rows_of(events: ir.Table, cut: str) -> ir.Table:
 
 
 def compute_features(settings: Settings, cuts: Sequence[str] | None = None, first_row: int = 0) -> dict[str, Any]:
-    """Writes features/rows.parquet, features/axes.json and features/<cut>/{users,items}.parquet.
+    """Writes features/rows.parquet, features/axes.json and features/<cut>/{users,items}.parquet; beside those of the last cut,
+    which a release is packed from, what later events are judged against (standings.py).
 
     Rows that the release may not know (the online ones under HOLDOUT=online) get no features and feed none.
 
@@ -98,7 +108,7 @@ def compute_features(settings: Settings, cuts: Sequence[str] | None = None, firs
     cuts = cuts or cuts_of(settings)
     inputs = _read(settings, workspace, spec)
     written: dict[str, dict[str, Any]] = {}
-    with tqdm(total=len(cuts) * 2 + 1, desc="features", unit="table", leave=False) as progress:
+    with tqdm(total=len(cuts) * 2 + 3, desc="features", unit="table", leave=False) as progress:
         for cut in cuts:
             known = rows_of(inputs.events, cut)
             for name, contract, table in _tables(inputs, cut, known, with_rows=cut == cuts[-1], first_row=first_row):
@@ -176,6 +186,8 @@ def _tables(
         _snapshot(item_features(items, probes), inputs.items, inputs.item_columns),
     )
     if with_rows:
+        yield f"{cut}/item_standing.parquet", ITEM_STANDING, item_standing(items, probes)
+        yield f"{cut}/user_recent.parquet", USER_RECENT, user_recent(judged)
         asked = known.filter(known[c.ROW_ID] >= first_row) if first_row else known
         rows = asked.select(list(FEATURE_ROWS.required))
         rows = item_features(items, asked, onto=user_features(users, asked, onto=rows))

@@ -16,8 +16,7 @@ import ibis.expr.types as ir
 from ibis.expr.builders import LegacyWindowBuilder
 
 from data_exchange_center import columns as c
-
-SECONDS_PER_DAY = 86_400
+from data_exchange_center.user_measures import SECONDS_PER_DAY
 
 
 def through_now(key: str, order: str = c.TIMESTAMP) -> LegacyWindowBuilder:

@@ -8,31 +8,16 @@ from dataclasses import dataclass, replace
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
+from data_exchange_center.axes import DECADES, Axes
+from data_exchange_center.user_measures import LAST_EVENTS, OF_AXIS, OF_LAST, RECENT_DAYS, TOTALS
 from offline.preprocess.answers import array_of, placed_onto, with_log_totals, with_state
-from offline.preprocess.axes import DECADES, Axes
 from offline.preprocess.histories import HISTORY_FIELDS, history_array, history_pairs, with_history
 from offline.preprocess.judged_events import from_units
 from offline.preprocess.timelines import as_of
-from offline.preprocess.user_states import (
-    ARRAY_KINDS,
-    LAST_EVENTS,
-    OF_LAST,
-    RECENT_DAYS,
-    SIGNED,
-    UserPlan,
-    plan_of,
-    user_states,
-)
+from offline.preprocess.user_states import UserPlan, plan_of, user_states
 
 USER_FEATURES = (
-    "user_events",
-    "user_positives",
-    "user_value_sum",
-    "user_value_square_sum",
-    "user_residual_sum",
-    "user_value_residual_sum",
-    "user_popularity_sum",
-    "user_popularity_positives",
+    *TOTALS,
     *(f"user_{name}_last{k}" for name in ("positives", "values") for k in LAST_EVENTS),
     "user_residual_last20",
     "user_value_residual_last20",
@@ -42,7 +27,7 @@ USER_FEATURES = (
     "user_session_start",
     "user_session_events",
     "user_session_positives",
-    *(f"user_{axis}_{kind}" for axis in ("term", "decade") for kind in ARRAY_KINDS),
+    *(f"user_{axis}_{kind}" for axis in ("term", "decade") for kind in OF_AXIS),
     *HISTORY_FIELDS,
     "user_global_rate",
     "user_global_value",
@@ -139,31 +124,24 @@ def _scalars(found: ir.Table, plan: UserPlan) -> dict[str, ir.Value]:
     """Every scalar feature that the plan counts, of probes joined with the state after the last event before them."""
     words, counted = _words(found, plan), plan.layout.places
 
-    def counter(name: str) -> ir.IntegerValue:
-        return plan.layout.read(words, name)
+    def total(name: str) -> ir.IntegerValue:
+        return found[name] if name in plan.signed else plan.layout.read(words, name)
 
     values: dict[str, ir.Value] = {
-        "user_events": counter("n"),
-        "user_positives": counter("label"),
-        "user_first_timestamp": found.first_timestamp,
-        "user_last_timestamp": found["last"].fill_null(0),
+        name: feature.formula(from_units, *map(total, feature.measures))
+        for name, feature in TOTALS.items()
+        if all(measure in counted or measure in plan.signed for measure in feature.measures)
     }
+    values["user_first_timestamp"] = found.first_timestamp
+    values["user_last_timestamp"] = found["last"].fill_null(0)
     if "global_rate" in found.columns:
         values |= {"user_global_rate": found.global_rate, "user_global_value": found.global_value}
-    if "rate" in counted:
-        values["user_residual_sum"] = counter("label") - from_units(counter("rate"))
-    if "popularity" in counted:
-        values["user_popularity_sum"] = from_units(counter("popularity"))
-        values["user_popularity_positives"] = from_units(counter("popularity_label"))
-    for measure in plan.signed:
-        total = from_units(found[measure])
-        values[f"user_{SIGNED[measure]}_sum"] = from_units(total) if measure == "square" else total
     if plan.sessions:
         values |= {f"user_{name}": found[name] for name in ("session_start", "session_events", "session_positives")}
     for k, measures in plan.last:
         for measure in measures:
-            total = found[f"last{k}_{measure}"]
-            values[f"user_{OF_LAST[measure]}_last{k}"] = total if measure == "label" else from_units(total)
+            of_last = found[f"last{k}_{measure}"]
+            values[f"user_{OF_LAST[measure]}_last{k}"] = of_last if measure == "label" else from_units(of_last)
     for d in plan.days:
         values |= {f"user_{name}_{d}d": found[f"days{d}_{name}"] for name in ("events", "positives")}
     return values
@@ -181,11 +159,9 @@ def _arrays(found: ir.Table, plan: UserPlan, axes: Axes, wanted: Collection[str]
         def sums(measure: str, axis: str = axis, used: int = used) -> list[ir.IntegerValue]:
             return [plan.layout.read(words, f"{axis}{place}_{measure}") for place in range(used)]
 
-        if f"user_{axis}_events" in wanted:
-            arrays[f"user_{axis}_events"] = array_of(sums("n"), length)
-        if f"user_{axis}_positives" in wanted:
-            arrays[f"user_{axis}_positives"] = array_of(sums("label"), length)
-        if f"user_{axis}_residual" in wanted:
-            pairs = zip(sums("label"), sums("rate"), strict=True)
-            arrays[f"user_{axis}_residual"] = array_of([label - from_units(rate) for label, rate in pairs], length)
+        for kind, feature in OF_AXIS.items():
+            if f"user_{axis}_{kind}" in wanted:
+                places = zip(*map(sums, feature.measures), strict=True)
+                elements = [feature.formula(from_units, *of_place) for of_place in places]
+                arrays[f"user_{axis}_{kind}"] = array_of(elements, length)
     return arrays

@@ -13,19 +13,22 @@ import ibis
 import ibis.expr.types as ir
 
 from data_exchange_center import columns as c
-from offline.preprocess.axes import DECADES, FIRST_DECADE, Axes
+from data_exchange_center.axes import DECADES, FIRST_DECADE, Axes
+from data_exchange_center.user_measures import (
+    LAST_EVENTS,
+    OF_AXIS,
+    OF_LAST,
+    RECENT_DAYS,
+    SESSION_GAP,
+    TOTALS,
+    measures,
+    residual,
+)
 from offline.preprocess.counters import Layout, layout_of
-from offline.preprocess.judged_events import POPULARITY_BITS, RATE_BITS, UNIT
+from offline.preprocess.judged_events import POPULARITY_BITS, RATE_BITS
 from offline.preprocess.timelines import first_group, last_days, last_events, sum_of_last, through_now
 
-SESSION_GAP = 1800  # seconds without an event that end a session
-RECENT_DAYS = (1, 7, 30)
-LAST_EVENTS = (5, 10, 20)
-ARRAY_KINDS = ("events", "positives", "residual")
-# measures that may be negative -> the features user_<name>_sum
-SIGNED = {"value": "value", "square": "value_square", "value_residual": "value_residual"}
-# measures -> the features user_<name>_last<k>
-OF_LAST = {"label": "positives", "value": "values", "residual": "residual", "value_residual": "value_residual"}
+SIGNED = ("value", "square", "value_residual")  # measures that may be negative
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def plan_of(wanted: Collection[str], axes: Axes, busiest: int) -> UserPlan:
     if any(name.startswith("user_popularity_") for name in wanted):
         widths += [("popularity", bits + POPULARITY_BITS), ("popularity_label", bits + POPULARITY_BITS)]
     for axis, length in (("term", len(axes.terms)), ("decade", DECADES if axes.decades else 0)):
-        of_axis = {kind for kind in ARRAY_KINDS if f"user_{axis}_{kind}" in wanted}
+        of_axis = {kind for kind in OF_AXIS if f"user_{axis}_{kind}" in wanted}
         for measure, kinds, extra in (
             ("n", {"events"}, 0),
             ("label", {"positives", "residual"}, 0),
@@ -75,10 +78,11 @@ def plan_of(wanted: Collection[str], axes: Axes, busiest: int) -> UserPlan:
         (k, tuple(measure for measure, name in OF_LAST.items() if f"user_{name}_last{k}" in wanted))
         for k in LAST_EVENTS
     )
-    summed = {measure for _, measures in last for measure in measures}
+    summed = {measure for _, of_last in last for measure in of_last}
+    summed |= {measure for name, total in TOTALS.items() if name in wanted for measure in total.measures}
     return UserPlan(
         layout_of(widths),
-        tuple(measure for measure, name in SIGNED.items() if f"user_{name}_sum" in wanted or measure in summed),
+        tuple(measure for measure in SIGNED if measure in summed),
         tuple((k, measures) for k, measures in last if measures),
         tuple(d for d in RECENT_DAYS if {f"user_events_{d}d", f"user_positives_{d}d"} & set(wanted)),
         any(name.startswith("user_session_") for name in wanted),
@@ -113,13 +117,13 @@ def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -
     """
     layout = plan.layout
     words = [f"word{word}" for word in range(layout.words)]
-    measures = [*words, *plan.signed]
+    counted_in = [*words, *plan.signed]
     groups = _groups(judged, items, axes, plan)
     running = through_now(c.USER_ID)
     states = groups.mutate(
         previous=groups[c.TIMESTAMP].lag(1).over(ibis.window(group_by=c.USER_ID, order_by=c.TIMESTAMP)),
         first_timestamp=groups[c.TIMESTAMP].first().over(running),
-        **{f"all_{name}": groups[name].sum().over(running) for name in measures},
+        **{f"all_{name}": groups[name].sum().over(running) for name in counted_in},
     )
     states = states.mutate(seen=layout.read({w: states[f"all_{word}"] for w, word in enumerate(words)}, "n"))
     main = [words[word] for word in layout.words_of(name for name in ("n", "label", "rate") if name in layout.places)]
@@ -142,7 +146,7 @@ def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -
     def counted(name: str, form: str = "all_{}", of: ir.Table | ir.StructValue = states) -> ir.IntegerValue:
         return layout.read({w: of[form.format(words[w])] for w in layout.words_of([name])}, name)
 
-    columns: dict[str, ir.Value] = {name: states[f"all_{name}"] for name in measures}
+    columns: dict[str, ir.Value] = {name: states[f"all_{name}"] for name in counted_in}
     if plan.sessions:
         columns["session_start"] = states.session_start
         columns["session_events"] = counted("n") - counted("n", "session_{}")
@@ -150,7 +154,7 @@ def user_states(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -
 
     def measured(name: str, form: str, of: ir.Table | ir.StructValue = states) -> ir.IntegerValue:
         if name == "residual":
-            return counted("label", form, of) * UNIT - counted("rate", form, of)
+            return residual(counted("label", form, of), counted("rate", form, of))
         return of[form.format(name)] if name in plan.signed else counted(name, form, of)
 
     for k, of_last in plan.last:
@@ -183,30 +187,20 @@ def _groups(judged: ir.Table, items: ir.Table, axes: Axes, plan: UserPlan) -> ir
     if constants:
         of_items = items.select(axis_item=c.ITEM_ID, **constants)
         events = judged.left_join(of_items, [(c.ITEM_ID, "axis_item")])
-    weights = {"n": ibis.literal(1, "int64"), "label": events.label, "rate": events.item_rate}
-    own = {
-        **weights,
-        "popularity": events.popularity,
-        "popularity_label": events.popularity * events.label,
-    }
-    own = {name: value for name, value in own.items() if name in layout.places}
-    measures: dict[str, ir.IntegerValue] = {}
+    own: dict[str, ir.IntegerValue] = {"n": ibis.literal(1, "int64"), **measures(events)}
+    of_place = {name: value for name, value in own.items() if name in layout.places}
+    sums: dict[str, ir.IntegerValue] = {}
     for word in range(layout.words):
-        parts = [layout.pack(word, own)]
-        for measure, weight in weights.items():
+        parts = [layout.pack(word, of_place)]
+        for measure in ("n", "label", "rate"):
             name = f"{measure}_of_word{word}"
             if name in constants:
-                parts.append(events[name] if measure == "n" else events[name] * weight)
+                parts.append(events[name] if measure == "n" else events[name] * own[measure])
         total = ibis.literal(0, "int64")
         for part in parts:
             if part is not None:
                 total = total + part
-        measures[f"word{word}"] = total
-    signed = {
-        "value": events.value,
-        "square": events.value * events.value,
-        "value_residual": events.value - events.item_value,
-    }
-    measures |= {name: signed[name] for name in plan.signed}
-    events = events.select(c.USER_ID, c.TIMESTAMP, **measures)
-    return events.group_by(c.USER_ID, c.TIMESTAMP).aggregate(**{name: events[name].sum() for name in measures})
+        sums[f"word{word}"] = total
+    sums |= {name: own[name] for name in plan.signed}
+    events = events.select(c.USER_ID, c.TIMESTAMP, **sums)
+    return events.group_by(c.USER_ID, c.TIMESTAMP).aggregate(**{name: events[name].sum() for name in sums})

@@ -8,16 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
+from data_exchange_center.dataset_info import read_dataset_info
 from data_exchange_center.errors import ReleaseError
 from data_exchange_center.feature_spec import spec_file
 from data_exchange_center.release import new_release, open_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
-from data_exchange_center.tables import ITEM_FEATURES, ITEMS, USER_FEATURES, USER_PROFILES, USERS
+from data_exchange_center.tables import (
+    ITEM_FEATURES,
+    ITEM_STANDING,
+    ITEMS,
+    RECENT,
+    USER_FEATURES,
+    USER_PROFILES,
+    USER_RECENT,
+    USERS,
+)
 from data_exchange_center.workspace import Workspace, read_json, read_table, write_table
 from offline.recall.cut_option import serving_cut
 from offline.release.report import write_report
@@ -49,6 +60,10 @@ def pack_release(
         "user_features": USER_FEATURES.validate(read_table(workspace.snapshot(cut) / "users.parquet")),
         "item_features": ITEM_FEATURES.validate(read_table(workspace.snapshot(cut) / "items.parquet")),
     }
+    if read_dataset_info(workspace).labels != "impressions":  # whose features count what was shown, not what was chosen
+        folder = workspace.snapshot(cut)
+        tables["user_profiles"] = with_recent(tables["user_profiles"], read_table(folder / "user_recent.parquet"))
+        tables["item_standing"] = ITEM_STANDING.validate(read_table(folder / "item_standing.parquet"))
     recall = read_json(workspace.recall(cut) / "evaluation.json")
     ranking = read_json(workspace.rank / "evaluation.json")
     exported = read_json(workspace.rank / "export" / "export.json")
@@ -85,6 +100,18 @@ def pack_release(
         "interactions": manifest["data_window"]["interactions"],
         "example_user": tables["user_profiles"][c.USER_ID][0].as_py(),
     }
+
+
+def with_recent(profiles: pa.Table, recent: pa.Table) -> pa.Table:
+    """Profiles with what each user's newest events were judged against (tables.USER_RECENT); empty lists for who has no event."""
+    USER_RECENT.validate(recent)
+    found = recent.take(pc.index_in(profiles[c.USER_ID], value_set=recent[c.USER_ID].combine_chunks()))
+    for name in RECENT:
+        lists = found[name].combine_chunks()
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int32)
+        offsets = pa.array(np.append(np.int32(0), np.cumsum(lengths, dtype=np.int32)))
+        profiles = profiles.append_column(name, pa.ListArray.from_arrays(offsets, pc.list_flatten(lists)))
+    return USER_PROFILES.validate(profiles)
 
 
 def data_window(workspace: Workspace, cut: str) -> dict[str, Any]:

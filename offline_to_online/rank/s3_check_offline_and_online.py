@@ -13,9 +13,9 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +30,8 @@ from offline_to_online.demo_steps import free_port, wait_until_serving
 from offline_to_online.rank.comparison import Comparison, Findings, Score
 from offline_to_online.rank.offline_reference import OfflineReference
 from offline_to_online.rank.parity_requests import ParityRequest, parity_requests
-from online.stores.open import live_release
+from online.stores.open import live_release, open_users
+from online.stores.ports import Id, RecentEvent
 
 log = logging.getLogger("marquee")
 
@@ -39,6 +40,8 @@ BUDGET_MS = 5000.0  # of a request to a server that is started for the check: it
 AHEAD = 4  # requests under way while an answer is compared
 ATTEMPTS, PAUSE_S = 4, 0.6  # for an answer that had to do without a part
 Ask = Callable[[ParityRequest], dict[str, Any]]
+Accepted = Callable[[Id], Sequence[RecentEvent]]
+Answered = tuple[ParityRequest, dict[str, Any], Sequence[RecentEvent]]
 
 
 def check(settings: Settings, requests: int = 1000, url: str = "") -> dict[str, Any]:
@@ -55,17 +58,29 @@ def check(settings: Settings, requests: int = 1000, url: str = "") -> dict[str, 
 
     with server(settings, url) as (address, started):
         release = find_release(settings, served_release(address))
-        with connected(address) as ask:
-            findings = compare(settings, release, ask, load_torch_scorer(release), requests)
+        with connected(address) as ask, closing(open_users(settings)) as users:
+
+            def accepted(user: Id) -> Sequence[RecentEvent]:
+                return users.read(settings.scene, release.id, user, TIMEOUT_S).recent
+
+            findings = compare(settings, release, ask, load_torch_scorer(release), requests, accepted)
     return {"url": address, "server_started": started, "release": release.id, **summary(findings)}
 
 
-def compare(settings: Settings, release: Release, ask: Ask, score: Score, requests: int) -> Findings:
+def compare(
+    settings: Settings,
+    release: Release,
+    ask: Ask,
+    score: Score,
+    requests: int,
+    accepted: Accepted = lambda user: (),
+) -> Findings:
     """Sends the requests and compares every answer.
 
     Args:
         ask: sends one request and returns the answer's JSON.
         score: the offline side's model: raw inputs -> outputs, as the exported graph takes and gives them.
+        accepted: what a user did since, as far as the stores have accepted it: the offline side counts it too.
 
     Raises:
         ReleaseError: the server changed its release during the check.
@@ -74,41 +89,42 @@ def compare(settings: Settings, release: Release, ask: Ask, score: Score, reques
     comparison = Comparison(reference, score, settings.recall.candidates, settings.features.clock)
     last = {user: reference.last_timestamp(user) for user in reference.user_ids}
     sent: Iterable[ParityRequest] = parity_requests(reference.user_ids, reference.items, last, requests, settings.seed)
-    answered = fetched_ahead(ask, sent)
-    for request, answer in tqdm(answered, "parity", requests, unit="request", leave=False):
+    answered = fetched_ahead(ask, accepted, sent)
+    for request, answer, events in tqdm(answered, "parity", requests, unit="request", leave=False):
         if answer["release"] != release.id:
             raise ReleaseError(
                 f"the server went from release {release.id} to {answer['release']} during the check; run it again"
             )
-        comparison.add(request, answer)
+        comparison.add(request, answer, events)
     return comparison.finish()
 
 
-def fetched_ahead(ask: Ask, requests: Iterable[ParityRequest]) -> Iterator[tuple[ParityRequest, dict[str, Any]]]:
-    """Requests with their answers, in order; the server works on the next ones while these are compared."""
+def fetched_ahead(ask: Ask, accepted: Accepted, requests: Iterable[ParityRequest]) -> Iterator[Answered]:
+    """Requests with their answers and their users' events, in order; the server works on the next ones while these are compared."""
     with ThreadPoolExecutor(1) as sender:
-        waiting: deque[tuple[ParityRequest, Future[dict[str, Any]]]] = deque()
+        waiting: deque[Future[Answered]] = deque()
         try:
             for request in requests:
-                waiting.append((request, sender.submit(whole_answer, ask, request)))
+                waiting.append(sender.submit(whole_answer, ask, accepted, request))
                 if len(waiting) > AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
+                    yield waiting.popleft().result()
+            for answered in waiting:
+                yield answered.result()
         finally:
             sender.shutdown(cancel_futures=True)
 
 
-def whole_answer(ask: Ask, request: ParityRequest) -> dict[str, Any]:
-    """An answer in which nothing is missing, if the server can give one: a store may have been slow for a moment."""
-    answer = ask(request)
-    for _ in range(ATTEMPTS - 1):
-        if not answer["degraded"]:
-            break
-        time.sleep(PAUSE_S)
+def whole_answer(ask: Ask, accepted: Accepted, request: ParityRequest) -> Answered:
+    """An answer in which nothing is missing, if the server can give one, and the events that it knew of: a store may have been slow
+    for a moment, and an event may have come while it was made."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_S)
+        before = accepted(request.user)
         answer = ask(request)
-    return answer
+        if not answer["degraded"] and accepted(request.user) == before:
+            break
+    return request, answer, before
 
 
 def summary(findings: Findings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from data_exchange_center import columns as c
 from data_exchange_center.feature_spec import Feature, FeatureSpec
 from data_exchange_center.release import Release
+from data_exchange_center.tables import RECENT
 from online.stores.ports import FeatureRows, Id, UserProfile
 from online.stores.stored_features import id_types, numpy_column, stored_column, stored_features
 
@@ -45,6 +46,7 @@ class ReleaseTables:
             history_labels=np.array(row["history_labels"], np.int8),
             history_values=np.array(row.get("history_values") or row["history_labels"], np.float32),
             history_timestamps=np.array(row["history_timestamps"], np.int64),
+            **{name: np.array(row.get(name) or (), np.int32) for name in RECENT},
         )
 
     def user_features(self, user_id: Id) -> FeatureRows:

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from data_exchange_center import columns as c
+from data_exchange_center.axes import axes_of, term_length
 from data_exchange_center.errors import DataError, ReleaseError
 from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.input_blocks import InputBlock, blocks_of_release
 from data_exchange_center.recall_scores import NOBODY, RecallArrays
 from data_exchange_center.release import Release, find_release
 from data_exchange_center.settings import Settings
+from data_exchange_center.user_updates import Standing
 from online.pipeline.release_tables import ReleaseTables
 from online.stores.item_arrays import memberships
 from online.stores.ports import Id
@@ -40,6 +42,7 @@ class ReleaseView:
         blocks: what the graph takes packed features in; none when it takes them by name.
         snapshot: unix seconds, as of when the release's features hold.
         recall: arrays of the recall channels. tables: stand-ins for stores.
+        standing: what later events are judged against; None for a release whose user features stay as they were published.
     """
 
     release: Release
@@ -54,6 +57,7 @@ class ReleaseView:
     snapshot: int
     recall: RecallArrays = field(repr=False)
     tables: ReleaseTables = field(repr=False)
+    standing: Standing | None = field(repr=False, default=None)
 
     @property
     def item_count(self) -> int:
@@ -117,7 +121,15 @@ def view_of(release: Release) -> ReleaseView:
         snapshot=int(features[c.TIMESTAMP].to_numpy().max(initial=0)),
         recall=recall,
         tables=ReleaseTables(release, spec, recall.vectors.user_vectors),
+        standing=_standing(release, spec, items),
     )
+
+
+def _standing(release: Release, spec: FeatureSpec, items: pa.Table) -> Standing | None:
+    if "tables/item_standing.parquet" not in release.manifest["files"]:
+        return None
+    length = int(release.manifest["settings"]["features"]["history_length"])
+    return Standing.of_tables(release.table("item_standing"), items, axes_of(items, term_length(spec)), length)
 
 
 def _rows_by_term(items: pa.Table) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from data_exchange_center.errors import StoreError
 from online.pipeline.assemble import assemble
 from online.pipeline.context import RequestContext
 from online.pipeline.query import Scores
+from online.pipeline.since_release import up_to_date
 from online.pipeline.visitor import Visitor
 from online.stores.ports import FeatureRows, FeatureStore, Scorer
 
@@ -28,6 +29,7 @@ def gather(
     except StoreError as error:
         context.without("user_features", error)
         user = view.tables.user_features(visitor.user_id)
+    user = up_to_date(view, user, visitor.published, visitor.events)
     items = _items(context, features, item_ids)
     return assemble(view, visitor.user_id, item_ids, visitor.now, user, items, recall_scores)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from online.pipeline.context import RequestContext
 from online.pipeline.filters import rows_of
 from online.pipeline.policy import Clock, Policy
 from online.pipeline.query import Query
-from online.pipeline.release_view import ReleaseView
+from online.pipeline.since_release import followed, news, unknown_user
 from online.stores.ports import Id, RecentEvent, UserProfile, UserRead, UserStore
 
 
@@ -23,7 +23,9 @@ class Visitor:
 
     Attributes:
         known: the release knows the user.
-        profile: of the release; for an unknown user, what the events since then tell.
+        profile: of the release, with what the user did since in its history.
+        published: the same without; of an unknown user an empty one.
+        events: what the user did since, in the order in which it came.
         unwanted: int32 item rows that are never answered: met before, shown lately, excluded by the request, or blocked.
         now: the moment of the request, unix seconds.
     """
@@ -31,6 +33,8 @@ class Visitor:
     user_id: Id
     known: bool
     profile: UserProfile = field(repr=False)
+    published: UserProfile = field(repr=False)
+    events: tuple[RecentEvent, ...] = field(repr=False)
     unwanted: np.ndarray = field(repr=False)
     now: int
 
@@ -44,14 +48,18 @@ def read_visitor(context: RequestContext, users: UserStore, policy: Policy, quer
     except StoreError as error:
         context.without("user_store", error)
         read = UserRead(live=None, profile=view.tables.profile(query.user_id), blocked=users.blocked_copy(scene))
-    profile = read.profile or newcomer(query.user_id, view, read.recent)
-    last_event = max(profile.last_timestamp, read.last_event)
+    published = read.profile or unknown_user(query.user_id)
+    events = news(view, published, read.recent, query.now)
+    profile = followed(view, published, events)
+    last_event = max(published.last_timestamp, read.last_event)
     now = moment(query.now, last_event, policy.clock, time.time(), view.snapshot)
     others = (read.interacted, query.exclude, read.blocked, shown_lately(read.shown, now, policy.suppress_seconds))
     return Visitor(
         user_id=query.user_id,
         known=read.profile is not None,
         profile=profile,
+        published=published,
+        events=events,
         unwanted=np.concatenate([profile.history, *(rows_of(view, ids) for ids in others)]).astype(
             np.int32, copy=False
         ),
@@ -66,24 +74,6 @@ def shown_lately(shown: Mapping[Id, int], now: int, seconds: float) -> list[Id]:
         shown: item -> unix seconds at which it was last shown.
     """
     return [item for item, at in shown.items() if at >= now - seconds] if seconds else []
-
-
-def newcomer(user_id: Id, view: ReleaseView, events: Sequence[RecentEvent]) -> UserProfile:
-    """The profile of a user whom the release does not know: the global segment, and as history what happened since."""
-    known = [event for event in events if event.item_id in view.item_rows]
-    known.sort(key=lambda event: event.timestamp)
-    return UserProfile(
-        user_id=user_id,
-        segment="",
-        last_timestamp=0,
-        terms=(),
-        term_weights=np.empty(0, np.float32),
-        vector=np.empty(0, np.float32),
-        history=rows_of(view, [event.item_id for event in known]),
-        history_labels=np.array([event.label for event in known], np.int8),
-        history_values=np.array([event.value for event in known], np.float32),
-        history_timestamps=np.array([event.timestamp for event in known], np.int64),
-    )
 
 
 def moment(given: int | None, last_event: int, clock: Clock, wall: float, snapshot: int) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Id = int | str
 ANSWERS_KEPT = 50_000
+NOTHING = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class UserProfile:
         history: int32 [H], item rows of every interaction in the release's known rows, oldest first.
         history_labels: int8 [H]. history_timestamps: int64 [H]. history_values: float32 [H], the rating where the log has
             one, else the label.
+        recent_rates, recent_item_values: int32 [R], in units of 1/1024: the smoothed rate and mean value of the items of the newest
+            R events just before these, which features over the last events need to be brought up to date (user_updates.py).
     """
 
     user_id: Id
@@ -49,6 +52,8 @@ class UserProfile:
     history_labels: np.ndarray
     history_timestamps: np.ndarray
     history_values: np.ndarray
+    recent_rates: np.ndarray = field(default_factory=lambda: NOTHING)
+    recent_item_values: np.ndarray = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True)

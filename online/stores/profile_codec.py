@@ -10,6 +10,7 @@ Little-endian, version 1:
     int32    history (item rows)
     int32    history timestamps minus the base timestamp (int64 and no base when FLAG_WIDE is set: they span over 68 years)
     int8     history labels
+    with FLAG_RECENT: rows u32, int32 recent rates, int32 recent item values
 
 A history row costs 13 bytes. The user's id is not part of the value: the key says it.
 """
@@ -25,7 +26,9 @@ from online.stores.ports import Id, UserProfile
 
 VERSION = 1
 FLAG_WIDE = 1
+FLAG_RECENT = 2
 _HEADER = struct.Struct("<BBHHIHIqq")
+_RECENT = struct.Struct("<I")
 _INT32_MAX = 2**31 - 1
 
 
@@ -37,7 +40,8 @@ def encode_profile(profile: UserProfile) -> bytes:
         raise StoreError(f"user {profile.user_id!r}: a term holds a NUL character: {profile.terms!r}", field="terms")
     rows = (profile.history, profile.history_labels, profile.history_timestamps, profile.history_values)
     sizes = {len(column) for column in rows}
-    if len(sizes) > 1 or len(profile.terms) != len(profile.term_weights):
+    recent = (profile.recent_rates, profile.recent_item_values)
+    if len(sizes) > 1 or len(profile.terms) != len(profile.term_weights) or len(recent[0]) != len(recent[1]):
         raise StoreError(f"user {profile.user_id!r}: history or terms are of unequal length", field="history")
     times = np.asarray(profile.history_timestamps, np.int64)
     base = int(times.min()) if len(times) else 0
@@ -45,7 +49,7 @@ def encode_profile(profile: UserProfile) -> bytes:
     try:
         header = _HEADER.pack(
             VERSION,
-            FLAG_WIDE if wide else 0,
+            (FLAG_WIDE if wide else 0) | (FLAG_RECENT if len(recent[0]) else 0),
             len(segment),
             len(profile.terms),
             len(terms),
@@ -67,8 +71,13 @@ def encode_profile(profile: UserProfile) -> bytes:
             np.asarray(profile.history, "<i4").tobytes(),
             times.astype("<i8").tobytes() if wide else (times - base).astype("<i4").tobytes(),
             np.asarray(profile.history_labels, "<i1").tobytes(),
+            _recent_bytes(*recent) if len(recent[0]) else b"",
         )
     )
+
+
+def _recent_bytes(rates: np.ndarray, values: np.ndarray) -> bytes:
+    return _RECENT.pack(len(rates)) + np.asarray(rates, "<i4").tobytes() + np.asarray(values, "<i4").tobytes()
 
 
 def decode_profile(user_id: Id, value: bytes) -> UserProfile:
@@ -83,6 +92,10 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
         )
     wide = flags & FLAG_WIDE
     expected = _HEADER.size + segment_bytes + terms_bytes + 4 * (terms + dimension) + rows * (17 if wide else 13)
+    recent = 0
+    if flags & FLAG_RECENT and len(value) >= expected + _RECENT.size:
+        (recent,) = _RECENT.unpack_from(value, expected)
+        expected += _RECENT.size + 8 * recent
     if len(value) != expected:
         raise StoreError(f"user {user_id!r}: the profile has {len(value)} bytes, its header says {expected}")
     at = _HEADER.size
@@ -107,4 +120,6 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
         history_labels=np.frombuffer(value, "<i1", rows, at),
         history_timestamps=times.astype(np.int64) + base,
         history_values=floats[terms + dimension :],
+        recent_rates=np.frombuffer(value, "<i4", recent, len(value) - 8 * recent),
+        recent_item_values=np.frombuffer(value, "<i4", recent, len(value) - 4 * recent),
     )

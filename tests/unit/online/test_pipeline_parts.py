@@ -20,7 +20,8 @@ from online.pipeline.query import Query
 from online.pipeline.recall import ChannelScores, find_candidates, first_eligible, taste_of
 from online.pipeline.recommend import warm_up
 from online.pipeline.release_view import load_view, view_of
-from online.pipeline.visitor import moment, newcomer, read_visitor
+from online.pipeline.since_release import unknown_user
+from online.pipeline.visitor import moment, read_visitor
 from online.stores.ports import FeatureRows, Filters
 from tests.factories import SNAPSHOT, make_release, make_settings
 from tests.unit.online.conftest import Chain
@@ -85,7 +86,7 @@ def test_channel_scores_are_the_scores_defined_once(chain: Chain) -> None:
 
 
 def test_a_newcomer_without_likes_has_no_personal_scores(int_chain: Chain) -> None:
-    scores = ChannelScores(int_chain.view, taste_of(newcomer(1, int_chain.view, ())))
+    scores = ChannelScores(int_chain.view, taste_of(unknown_user(1)))
     rows = np.arange(5, dtype=np.int32)
     found = scores.of(rows)
     assert not found["recall_vector"].any()

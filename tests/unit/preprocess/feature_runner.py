@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from offline.preprocess.axes import axes_of
+from data_exchange_center.axes import axes_of
 from offline.preprocess.engine import connect, register
 from offline.preprocess.expressions import (
     ITEM_FEATURES,
@@ -18,6 +18,7 @@ from offline.preprocess.expressions import (
     user_features,
     user_timeline,
 )
+from offline.preprocess.standings import item_standing, user_recent
 from tests.unit.preprocess.slow_reference import Catalog, Event
 
 HISTORY = 4  # short, so that random logs reach the cut
@@ -55,8 +56,15 @@ class FeatureRunner:
             user_timeline(known, catalog, history_length=HISTORY, wanted=USER_FEATURES, **common), tables["user_probes"]
         )
         of_items = item_features(item_timeline(known, catalog, wanted=ITEM_FEATURES, **common), tables["item_probes"])
+        timeline = item_timeline(known, catalog, wanted=ITEM_FEATURES, **common)
+        asked = (
+            ("users", of_users),
+            ("items", of_items),
+            ("standing", item_standing(timeline, tables["item_probes"])),
+            ("recent", user_recent(known)),
+        )
         self._database = engine.con
-        for name, expression in (("users", of_users), ("items", of_items)):
+        for name, expression in asked:
             self._database.execute(f"PREPARE answer_{name} AS {engine.compile(expression)}")
         self._database.execute(f"PREPARE judge AS INSERT INTO judged {engine.compile(judged)}")
 
@@ -70,6 +78,30 @@ class FeatureRunner:
         self._database.execute("DELETE FROM judged")
         self._database.execute("EXECUTE judge")
         return self._answer("users", "user_id"), self._answer("items", "item_id")
+
+    def after(
+        self, events: list[Event], later: list[dict[str, Any]], probes: list[tuple[Any, int]]
+    ) -> tuple[Rows, Rows]:
+        """User features by (id, timestamp) of probes, without and with judged events that follow the log's.
+
+        Args:
+            later: rows of the judged table, see `judged_events`.
+        """
+        before, _ = self(events, probes, [])
+        for row in later:
+            names = ", ".join(row)
+            values = ", ".join("?" * len(row))
+            self._database.execute(f"INSERT INTO judged ({names}) VALUES ({values})", list(row.values()))  # noqa: S608
+        return before, self._answer("users", "user_id")
+
+    def standing(self, events: list[Event], probes: list[tuple[Any, int]]) -> tuple[pa.Table, pa.Table]:
+        """Tables of `item_standing` and `user_recent` for a log."""
+        self(events, [], probes)
+        standing, recent = (
+            pa.Table.from_pandas(self._database.execute(f"EXECUTE answer_{name}").df())
+            for name in ("standing", "recent")
+        )
+        return standing, recent
 
     def _fill(self, name: str, rows: list[tuple[Any, ...]]) -> None:
         self._database.execute(f"DELETE FROM {name}")  # noqa: S608

@@ -29,10 +29,14 @@ slow = settings(deadline=None, max_examples=25, suppress_health_check=[HealthChe
 slower = settings(slow, max_examples=12)
 
 
+def catalog_items() -> pa.Table:
+    """A small catalog with every kind of terms and years."""
+    return pa.table({"item_id": list(ITEMS), "genres": pa.array(GENRES, STRINGS), "year": YEARS})
+
+
 @cache
 def runner() -> FeatureRunner:
-    items = {"item_id": list(ITEMS), "genres": pa.array(GENRES, STRINGS), "year": YEARS}
-    return FeatureRunner(pa.table(items), pa.int64())
+    return FeatureRunner(catalog_items(), pa.int64())
 
 
 @st.composite

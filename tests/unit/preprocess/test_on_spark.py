@@ -12,8 +12,8 @@ import ibis
 import pyarrow as pa
 import pytest
 
+from data_exchange_center.axes import axes_of
 from data_exchange_center.tables import STRINGS
-from offline.preprocess.axes import axes_of
 from offline.preprocess.expressions import (
     ITEM_FEATURES,
     USER_FEATURES,

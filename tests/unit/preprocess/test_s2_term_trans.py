@@ -251,6 +251,8 @@ def test_movielens_100k_rows_agree_with_the_slow_reference(ml100k: Path, tmp_pat
     answer = compute_features(chosen)
     assert {name: part["rows"] for name, part in answer["tables"].items()} == {
         **{f"{cut}/{table}.parquet": rows for cut in CUTS[:3] for table, rows in (("users", 943), ("items", 1682))},
+        "offline/item_standing.parquet": 1682,
+        "offline/user_recent.parquet": 943,
         "rows.parquet": 90_570,
     }
     workspace = Workspace(chosen)

@@ -19,6 +19,7 @@ words = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=
 @st.composite
 def profiles(draw: st.DrawFn) -> UserProfile:
     rows, terms = draw(st.integers(0, 30)), draw(st.lists(words, max_size=6))
+    recent = draw(st.integers(0, rows))
     floats = st.floats(width=32, allow_nan=False)
     near = st.integers(874_724_710, 893_286_638)
     times = draw(st.lists(draw(st.sampled_from([near, st.integers(0, 2**40)])), min_size=rows, max_size=rows))
@@ -33,6 +34,8 @@ def profiles(draw: st.DrawFn) -> UserProfile:
         history_labels=draw(hnp.arrays(np.int8, rows)),
         history_timestamps=np.array(times, np.int64),
         history_values=draw(hnp.arrays(np.float32, rows, elements=floats)),
+        recent_rates=draw(hnp.arrays(np.int32, recent)),
+        recent_item_values=draw(hnp.arrays(np.int32, recent)),
     )
 
 
@@ -77,7 +80,7 @@ def test_other_bytes_are_refused(value: bytes) -> None:
 
 
 def test_a_cut_value_is_refused() -> None:
-    value = encode_profile(example())
+    value = encode_profile(example(recent_rates=np.arange(2), recent_item_values=np.arange(2)))
     for length in range(len(value)):
         with pytest.raises(StoreError):
             decode_profile(1, value[:length])
@@ -89,6 +92,7 @@ def test_a_cut_value_is_refused() -> None:
         ({"terms": ("Dra\0ma",)}, "terms"),
         ({"terms": ("Drama", "War")}, "history"),
         ({"history_labels": np.ones(2, np.int8)}, "history"),
+        ({"recent_rates": np.ones(2, np.int32)}, "history"),
     ],
 )
 def test_what_would_not_come_back_is_not_written(changed: dict[str, object], field: str) -> None:

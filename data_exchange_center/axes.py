@@ -9,9 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from data_exchange_center import columns as c
+from data_exchange_center.errors import SpecError
+from data_exchange_center.feature_spec import FeatureSpec
+from data_exchange_center.user_measures import OF_AXIS
 
 DECADES = 9
 FIRST_DECADE = 1920
+TERM_ARRAYS = ("item_terms", *(f"user_term_{kind}" for kind in OF_AXIS))
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,23 @@ def axes_of(items: pa.Table, term_length: int) -> Axes:
             counts.update(set(of_item or ()))
         terms = sorted(counts, key=lambda term: (-counts[term], term))[:term_length]
     return Axes(tuple(terms), term_length, c.YEAR in items.column_names)
+
+
+def term_length(spec: FeatureSpec) -> int:
+    """Length of the term arrays, 0 when the spec declares none.
+
+    Raises:
+        SpecError: arrays over the same axis have different lengths, or a decade array is not as long as there are decades.
+    """
+    lengths = {}
+    for feature in spec.features:
+        if feature.name in TERM_ARRAYS:
+            lengths[feature.name] = feature.length
+        if (feature.name == "item_decade" or feature.name.startswith("user_decade_")) and feature.length != DECADES:
+            raise SpecError(
+                f"feature {feature.name!r} has length {feature.length}; decade arrays have {DECADES} elements",
+                field=feature.name,
+            )
+    if len(set(lengths.values())) > 1:
+        raise SpecError(f"term arrays are element by element the same terms, so their lengths must agree: {lengths}")
+    return max(lengths.values(), default=0)
