@@ -82,7 +82,7 @@ class DeepFm(nn.Module):
 
     def forward(self, inputs: Assembled) -> Tensor:
         """Logit [*i]."""
-        pooled = self.pairs(inputs)  # [*i, fm_size]
+        pooled, inputs = self.pairs.beside(inputs)  # [*i, fm_size]
         logit = self.linear(inputs) + pooled.sum(-1) + self.mlp(self._deep(inputs, pooled))
         if self.options.vectors == "beside":
             logit = logit + self.beside(inputs.vectors)

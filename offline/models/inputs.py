@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from offline.models.kernels import field_sums
+from offline.models.kernels import field_sums, field_sums_beside
 from offline.models.layers import Projections, Sides, WeightedNumbers, fm_pooling
 from offline.models.trunk import Assembled, Fields, Shape
 
@@ -115,14 +115,32 @@ class FmPooling(nn.Module):
 
     def forward(self, inputs: Assembled) -> Tensor:
         """Pairwise products of all fields, summed, per dimension: [*i, size]."""
-        user_sum, user_squares = field_sums(self.user_projections(inputs.user_fields.blocks))
-        item_sum, item_squares = field_sums(self.item_projections(inputs.item_fields.blocks))
+        user = field_sums(self.user_projections(inputs.user_fields.blocks))
+        item = field_sums(self.item_projections(inputs.item_fields.blocks))
+        return self._pooled(inputs, user, item)
+
+    def beside(self, inputs: Assembled) -> tuple[Tensor, Assembled]:
+        """As `forward`, and the inputs for what else reads their fields; see `field_sums_beside`."""
+        user_sums, user = _sums_beside(self.user_projections, inputs.user_fields)
+        item_sums, item = _sums_beside(self.item_projections, inputs.item_fields)
+        return self._pooled(inputs, user_sums, item_sums), inputs._replace(user_fields=user, item_fields=item)
+
+    def _pooled(self, inputs: Assembled, user: tuple[Tensor, Tensor], item: tuple[Tensor, Tensor]) -> Tensor:
+        (user_sum, user_squares), (item_sum, item_squares) = user, item
         if self.numbers:
             added, squares = self.user_weighted(inputs.numbers.user)
             user_sum, user_squares = user_sum + added, user_squares + squares
             added, squares = self.item_weighted(inputs.numbers.item)
             item_sum, item_squares = item_sum + added, item_squares + squares
         return fm_pooling(user_sum + item_sum, user_squares + item_squares)
+
+
+def _sums_beside(projections: Projections, fields: Fields) -> tuple[tuple[Tensor, Tensor], Fields]:
+    met = projections(fields.blocks)
+    if len(fields.blocks) == 1 and met is fields.blocks[0]:  # nothing was projected: they are what others read
+        sums, squares, passed = field_sums_beside(met)
+        return (sums, squares), Fields((passed,))
+    return field_sums(met), fields
 
 
 class FieldMatrix(nn.Module):

@@ -83,10 +83,23 @@ def add_rows(places: Tensor, vectors: Tensor, rest: Tensor, total: Tensor, skipp
 
 def field_sums(fields: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over fields and sum of squares over fields: [*, F, d] -> [*, d], [*, d]."""
-    if in_one_pass(fields) and fields.requires_grad and fields.dtype == torch.float32:
-        sums, squares = _FieldSums.apply(fields)
+    if _sums_in_one_pass(fields):
+        sums, squares = _FieldSums.apply(fields, None)
         return sums, squares
     return sum_of_fields(fields), sum_of_fields(fields.square())
+
+
+def field_sums_beside(fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `field_sums`, and the fields for what else reads them, in the type of matrix products: both gradients are then one."""
+    if _sums_in_one_pass(fields):
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else fields.dtype
+        sums, squares, passed = _FieldSums.apply(fields, kind)
+        return sums, squares, passed
+    return *field_sums(fields), fields
+
+
+def _sums_in_one_pass(fields: Tensor) -> bool:
+    return in_one_pass(fields) and fields.requires_grad and fields.dtype == torch.float32
 
 
 def sum_of_fields(fields: Tensor) -> Tensor:
@@ -99,18 +112,22 @@ def sum_of_fields(fields: Tensor) -> Tensor:
 
 class _FieldSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, fields: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, fields: Tensor, kind: torch.dtype | None) -> tuple[Tensor, ...]:
         block = fields.detach().reshape(-1, *fields.shape[-2:]).contiguous()
         ctx.save_for_backward(fields)
         sums, squares = torch.zeros(len(block), block.shape[2]), torch.zeros(len(block), block.shape[2])
         _sums(block.numpy(), sums.numpy(), squares.numpy())
         shape = (*fields.shape[:-2], fields.shape[-1])
-        return sums.view(shape), squares.view(shape)
+        passed = () if kind is None else (fields.view_as(fields).to(kind),)
+        return sums.view(shape), squares.view(shape), *passed
 
     @staticmethod
-    def backward(ctx: Any, of_sums: Tensor, of_squares: Tensor) -> Tensor:
+    def backward(ctx: Any, of_sums: Tensor, of_squares: Tensor, *of_passed: Tensor) -> tuple[Tensor, None]:
         (fields,) = ctx.saved_tensors
-        return torch.addcmul(of_sums.unsqueeze(-2), fields, of_squares.unsqueeze(-2), value=2)
+        made = torch.addcmul(of_sums.unsqueeze(-2), fields, of_squares.unsqueeze(-2), value=2)
+        for gradient in of_passed:
+            made += gradient
+        return made, None
 
 
 def linear_relu(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

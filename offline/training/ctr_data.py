@@ -292,7 +292,11 @@ class CachedRows:
 
     def batch(self, rows: Tensor | slice) -> LikeBatch:
         """Some rows: their places, or a slice."""
-        return self.columns.batch(self.ids[rows], self.numbers[rows], self.labels[rows])
+        taken = (
+            part[rows] if isinstance(rows, slice) else part.index_select(0, rows)  # which copies whole rows
+            for part in (self.ids, self.numbers, self.labels)
+        )
+        return self.columns.batch(*taken)
 
     def epoch(self, batch_size: int, seed: int, epoch: int, processes: Processes = ALONE) -> CachedEpoch:
         """All rows in the random order of that epoch, of which this process gets its part of each batch."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_exchange_center.vocabulary import PADDING
-from offline.models.kernels import field_sums, in_one_pass, linear_relu, look_up
+from offline.models.kernels import field_sums, field_sums_beside, in_one_pass, linear_relu, look_up
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,15 @@ def test_padding_does_not_learn() -> None:
 def test_field_sums(shape: tuple[int, ...]) -> None:
     fields = random(*shape)
     same(field_sums(fields), (fields.sum(-2), fields.square().sum(-2)), fields)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_field_sums_beside_pass_the_fields_on(kind: torch.dtype) -> None:
+    fields = random(6, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+        made = field_sums_beside(fields)
+    assert made[2].dtype == kind
+    same(made, (fields.sum(-2), fields.square().sum(-2), fields.to(kind)), fields)
 
 
 def test_field_sums_of_a_view_that_is_not_contiguous() -> None:
