@@ -24,11 +24,11 @@ from benchmarks.common import machine
 from benchmarks.support.load import Load, prepared, run
 from benchmarks.support.stack import end_on_sigterm, marquee_server, stack
 from data_exchange_center import columns as c
-from data_exchange_center.event_archive import EventArchive
+from data_exchange_center.event_archive import EventArchive, archive_folder
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish
-from online.main.s3_event_worker import archive_folder, work
+from online.main.s3_event_worker import work
 from online.stores.open import open_users
 from online.stores.redis_keys import key
 from online.stores.redis_users import RedisUsers

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from data_exchange_center.errors import DataError
-from data_exchange_center.workspace import atomic_folder, read_table, write_table
+from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace, atomic_folder, read_table, write_table
 
 PREFIX = "batch-"
 WIDTH = 20  # digits of a position's two numbers in a folder's name, so that names sort as positions do
@@ -98,6 +99,25 @@ class EventArchive:
         place = pa.array(range(table.num_rows))
         first = table.append_column("place", place).group_by("event_id").aggregate([("place", "min")])
         return table.take(first["place_min"].combine_chunks().sort())
+
+
+def archive_folder(settings: Settings) -> Path:
+    """Where a scene's events are archived."""
+    return Workspace(settings).root / "events" / settings.scene
+
+
+def judged(event: str, value: float | None, positive_above: float) -> tuple[int, float | None] | None:
+    """(label, rating or None) of an event as the log of interactions has it; None for an impression, which is no interaction.
+
+    Args:
+        event: its kind. value: of a rating.
+        positive_above: a rating strictly above this is a positive.
+    """
+    if event == "impression":
+        return None
+    if event == "rating" and value is not None:
+        return int(value > positive_above), float(value)
+    return int(event in ("click", "like")), None
 
 
 def order_of(position: str) -> tuple[int, int]:

@@ -173,6 +173,10 @@ class EventSettings(Section):
     linger_seconds: float = Field(10.0, ge=0, description="how long events wait for a batch to fill")
     idle_seconds: float = Field(60.0, gt=0, description="after which a dead worker's events are taken over")
     keep_hours: float = Field(48.0, ge=0, description="how long archived events stay in the stream; 0 keeps them all")
+    answer_hours: float = Field(
+        1.0, gt=0, le=168, description="how long after an impression a click or a rating still answers it"
+    )
+    late_days: int = Field(7, ge=0, le=60, description="how old an event may be that came after its day was made")
 
 
 class IncrementalSettings(Section):

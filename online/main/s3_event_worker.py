@@ -17,16 +17,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from data_exchange_center.errors import StoreUnavailable
-from data_exchange_center.event_archive import Archived, EventArchive
+from data_exchange_center.event_archive import Archived, EventArchive, archive_folder
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
-from data_exchange_center.workspace import Workspace
 from online.stores.event_queue import EventQueue
 from online.stores.open import open_users
 from online.stores.ports import Event
@@ -121,11 +119,6 @@ def work(settings: Settings, *, until_empty: bool, stopped: Callable[[], bool] =
                 log.warning("%s; trying again", error.message)
                 time.sleep(RETRY_S)
     return {"archived": archived, "batches": len(archive.batches()), "days": archive.days()}
-
-
-def archive_folder(settings: Settings) -> Path:
-    """Where a scene's events are archived."""
-    return Workspace(settings).root / "events" / settings.scene
 
 
 def main(argv: list[str] | None = None) -> None:

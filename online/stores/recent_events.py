@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from data_exchange_center.event_archive import judged
 from online.stores.ports import Event, RecentEvent
 from online.stores.redis_keys import id_token, parse_id
 
@@ -18,18 +19,13 @@ RECENT_SECONDS = 30 * 86_400
 SHOWN_KEPT = 500  # items of one user that were shown lately, the newest
 
 
-def judged(event: Event, positive_above: float) -> RecentEvent | None:
-    """An event as the log of interactions would have it; None for an impression, which is no interaction.
-
-    Args:
-        positive_above: a rating strictly above this is a positive.
-    """
-    if event.event == "impression":
+def interaction(event: Event, positive_above: float) -> RecentEvent | None:
+    """An event as the log of interactions has it (event_archive.judged); None for an impression."""
+    found = judged(event.event, event.value, positive_above)
+    if found is None:
         return None
-    if event.event == "rating" and event.value is not None:
-        return RecentEvent(event.item_id, event.timestamp, int(event.value > positive_above), float(event.value))
-    label = int(event.event in ("click", "like"))
-    return RecentEvent(event.item_id, event.timestamp, label, float(label))
+    label, rating = found
+    return RecentEvent(event.item_id, event.timestamp, label, float(label) if rating is None else rating)
 
 
 def spelled(event: RecentEvent) -> bytes:

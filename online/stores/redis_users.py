@@ -38,7 +38,7 @@ from online.stores.event_queue import EventQueue
 from online.stores.local_copy import LIVE, LocalCopy
 from online.stores.ports import ANSWERS_KEPT, Event, Flip, Id, ShownList, UserProfile, UserRead, UserStore
 from online.stores.profile_codec import decode_profile, encode_profile
-from online.stores.recent_events import RECENT_KEPT, RECENT_SECONDS, SHOWN_KEPT, judged, parsed, spelled
+from online.stores.recent_events import RECENT_KEPT, RECENT_SECONDS, SHOWN_KEPT, interaction, parsed, spelled
 from online.stores.redis_event_queue import RedisEventQueue
 from online.stores.redis_keys import answer_key, id_token, key, parse_id
 from online.stores.redis_link import Command, RedisLink, link_to_url
@@ -205,7 +205,7 @@ class RedisUsers(UserStore):
                 places[user] = len(keys) + 1
                 keys += [key(scene, kind) + b":" + user for kind in ("user", "recent", "shown")]
             payload = json.dumps(asdict(event), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            recent = judged(event, self._positive_above)
+            recent = interaction(event, self._positive_above)
             noted = b"" if recent is None else spelled(recent)
             arguments += (event.event_id, payload, places[user], id_token(event.item_id), event.timestamp, noted)
         return int(self._link.one(("EVAL", APPEND_EVENTS, len(keys), *keys, *arguments), timeout))
