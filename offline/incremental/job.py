@@ -96,10 +96,11 @@ class DailyJob:
             if journal.fresh:
                 shutil.rmtree(self.folder / "runs", ignore_errors=True)
             vocabularies = self._vocabularies(journal, table, {})
-            cut = len(table) - max(1, round(len(table) * self.chosen.validation_share))
+            ready = self.scene.ready(table, vocabularies)  # at once: a row may be read as of the rows before it
+            cut = len(ready) - max(1, round(len(ready) * self.chosen.validation_share))
             train, validation = (
-                self._written(journal.folder / name, self.scene.ready(part, vocabularies))
-                for name, part in ((TRAIN, table.slice(0, cut)), (VALIDATION, table.slice(cut)))
+                self._written(journal.folder / name, part)
+                for name, part in ((TRAIN, ready.slice(0, cut)), (VALIDATION, ready.slice(cut)))
             )
             run = self.folder / "runs" / FIRST_RUN
             self.scene.first(train, validation, journal.folder / "vocabularies", run)

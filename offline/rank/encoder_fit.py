@@ -103,10 +103,18 @@ class EncoderFit:
         statistics = {name: known.statistics(self.spec[name].length) for name, known in self.moments.items()}
         return FittedEncoder(self.spec, vocabularies, Fitted(statistics, fitted.edges, fitted.tables), self.id_types)
 
+    def vocabularies(self) -> dict[str, Vocabulary]:
+        """What the first pass has found so far, by owner.
+
+        Raises:
+            SpecError: as in `encoder`.
+        """
+        return {name: self._vocabulary(self.spec[name]) for name in self.owners}
+
     def _learned(self) -> tuple[dict[str, Vocabulary], Fitted]:
         """Vocabularies and, without statistics, what else the first pass learned."""
         if self._first is None:
-            vocabularies = {name: self._vocabulary(self.spec[name]) for name in self.owners}
+            vocabularies = self.vocabularies()
             edges = {name: known.edges(self.spec[name].bins) for name, known in self.quantiles.items()}
             tables = {name: self._table(self.spec[name]) for name in self.counted}
             self._first = vocabularies, Fitted(None, edges, tables)

@@ -65,12 +65,13 @@ def engineer_features(settings: Settings) -> dict[str, Any]:
     fits = fits_of(settings)
     cuts = sorted({cut for fit in fits for cut in fit.lists} | {serving_cut(settings)})
     for cut in cuts:
-        _fit_affinity(settings, cut)
+        fit_affinity_at(settings, cut)
     lists = {cut: _lists(settings, spec, cut) for cut in cuts if any(cut in fit.lists for fit in fits)}
     return {fit.name: _make(settings, spec, fit, rows, lists) for fit in fits}
 
 
-def _fit_affinity(settings: Settings, cut: str) -> None:
+def fit_affinity_at(settings: Settings, cut: str) -> None:
+    """Fits affinity on the rows known at a cut, beside the cut's recall channels."""
     known = load_known_rows(settings, cut)
     affinity = fit_affinity(
         known.events, neighbours=settings.recall.neighbours, exact_items=settings.recall.exact_items
@@ -102,7 +103,7 @@ def _make(
     rows = rows.filter(pc.is_in(rows[c.SPLIT], value_set=pa.array(fit.splits)))
     parts = _parts(fit, rows)
     learned = pa.array(parts != JUDGE)
-    scores = _affinity_scores(settings, fit, rows)
+    scores = affinity_scores(settings, fit.learns, fit.history, rows)
     encoder = _encoder(
         spec,
         rows.filter(learned),
@@ -122,8 +123,7 @@ def _make(
     )
     folder = fit.folder(settings)
     encoder.save(folder)
-    labels = torch.from_numpy(rows[c.LABEL].to_numpy().astype(np.float32))
-    users = torch.from_numpy(pc.dictionary_encode(rows[c.USER_ID]).combine_chunks().indices.to_numpy().astype(np.int64))
+    labels, users = labels_and_users(rows)
     like_rows(trunk, inputs, values, labels, users, torch.from_numpy(parts)).save(folder / ROWS_FILE)
     for cut in fit.lists:
         user, item, _ = encoded[cut]
@@ -144,6 +144,12 @@ def _make(
     return {**summary, "written": str(folder)}
 
 
+def labels_and_users(rows: pa.Table) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [rows] labels and int64 [rows] numbers of the users, from 0 in their order."""
+    users = pc.dictionary_encode(rows[c.USER_ID]).combine_chunks().indices.to_numpy().astype(np.int64)
+    return torch.from_numpy(rows[c.LABEL].to_numpy().astype(np.float32)), torch.from_numpy(users)
+
+
 def _parts(fit: Fit, rows: pa.Table) -> np.ndarray:
     """[rows] uint8: what a fit does with each row. Epochs are chosen on the last part of each user's train rows."""
     split = rows[c.SPLIT].to_numpy(zero_copy_only=False)
@@ -153,8 +159,15 @@ def _parts(fit: Fit, rows: pa.Table) -> np.ndarray:
     return np.where(split != c.TRAIN, JUDGE, np.where(early, FIT, VALIDATE)).astype(np.uint8)
 
 
-def _affinity_scores(settings: Settings, fit: Fit, rows: pa.Table) -> dict[str, np.ndarray]:
-    learns, history = load_known_rows(settings, fit.learns), load_known_rows(settings, fit.history).events
+def affinity_scores(settings: Settings, learned: str, history: str, rows: pa.Table) -> dict[str, np.ndarray]:
+    """Affinity of exposed rows as of their moment: name -> float32 [rows].
+
+    Args:
+        learned: cut whose rows similarities come from; rows of it are scored out of fold.
+        history: cut whose rows the users' earlier events come from.
+        rows: user_id, item_id, label, timestamp.
+    """
+    learns, known = load_known_rows(settings, learned), load_known_rows(settings, history).events
     user = pc.index_in(rows[c.USER_ID], value_set=learns.users[c.USER_ID].combine_chunks()).to_numpy().astype(np.int64)
     item = pc.index_in(rows[c.ITEM_ID], value_set=learns.items[c.ITEM_ID].combine_chunks()).to_numpy().astype(np.int64)
     labels = rows[c.LABEL].to_numpy().astype(np.int8)
@@ -164,12 +177,12 @@ def _affinity_scores(settings: Settings, fit: Fit, rows: pa.Table) -> dict[str, 
         labels,
         labels.astype(np.float32),  # never read: a row is scored from the values before it
         rows[c.TIMESTAMP].to_numpy(),
-        history.user_count,
-        history.item_count,
+        known.user_count,
+        known.item_count,
     )
     return training_scores(
         learns.events,
-        history,
+        known,
         queries,
         neighbours=settings.recall.neighbours,
         exact_items=settings.recall.exact_items,
