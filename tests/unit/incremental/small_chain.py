@@ -52,6 +52,7 @@ def small_settings(folder: Path, **values: object) -> Settings:
         "features.spec": str(spec),
         "rank.epochs": 2,
         "recall.dimension": 4,
+        "rank.model": "fm",
         "recall.epochs": 1,
         "recall.neighbours": 20,
         "serve.prerank_size": 40,
