@@ -185,6 +185,7 @@ class IncrementalSettings(Section):
     config: str = Field("", description="YAML of the scene's training run; docs/examples/<scene>.yaml when empty")
     validation_share: float = Field(0.2, gt=0, lt=1, description="of a day's rows, chosen by their event_id")
     learning_rate: float = Field(0.3, gt=0, le=1, description="of the first training's, for a day's")
+    batch_size: int = Field(128, ge=1, le=2**22, description="rows of one step; few rows a day need small steps")
     epochs: int = Field(1, ge=1, le=100, description="over a day's rows and the backlog")
     replay_days: int = Field(14, ge=0, le=1000, description="promoted days of which validation rows are replayed")
     replay_rows: int = Field(300, ge=1, le=100_000, description="replayed of each of them")

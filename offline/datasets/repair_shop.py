@@ -145,6 +145,17 @@ class RepairShopLog:
         self._check(number)
         return self._made(number, self.config.rows_per_day)
 
+    def fresh(self, number: int, rows: int) -> pa.Table:
+        """Other rows of a day's kind, which no log holds and nobody poisoned: what models are tested on.
+
+        Raises:
+            DataError: there is no such day.
+        """
+        self._check(number)
+        table = self._drawn(np.random.default_rng([self.config.seed, 9, number + HISTORY_DAYS]), number, rows)
+        draw = np.random.default_rng([self.config.seed, 10, number + HISTORY_DAYS])
+        return _labelled(table, draw.random(rows) < self.truth(table))
+
     def facts(self, number: int) -> DayFacts:
         """What happens on a day.
 
@@ -179,7 +190,7 @@ class RepairShopLog:
         label = draw.random(rows) < self.truth(table)
         if number in self.config.poisoned_days:
             label = label ^ (draw.random(rows) < self.config.flipped)
-        return table.set_column(0, SCHEMA.field(0), pa.array(label.astype(np.float32)))
+        return _labelled(table, label)
 
     def _drawn(self, random: np.random.Generator, number: int, rows: int) -> pa.Table:
         """A day's rows without labels."""
@@ -253,6 +264,10 @@ class RepairShopLog:
             middle = (low + high) / 2
             low, high = (middle, high) if expit(logit + middle).mean() < 0.3 else (low, middle)
         return low
+
+
+def _labelled(table: pa.Table, label: np.ndarray) -> pa.Table:
+    return table.set_column(0, SCHEMA.field(0), pa.array(label.astype(np.float32)))
 
 
 class _Turning:

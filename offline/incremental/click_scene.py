@@ -37,10 +37,11 @@ class ClickScene:
 
     Args:
         settings: `incremental.config` names the YAML of the first training, whose files and output are the job's.
+        vectors: of texts; the store's own when None.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.name = settings, settings.scene
+    def __init__(self, settings: Settings, vectors: CachedVectors | None = None) -> None:
+        self.settings, self.name, self._given = settings, settings.scene, vectors
         chosen = settings.incremental.config
         file = Path(chosen) if chosen else ROOT / "docs" / "examples" / f"{self.name}.yaml"
         fixed = {
@@ -63,11 +64,15 @@ class ClickScene:
 
     @property
     def fingerprint(self) -> str:
-        incremental = self.settings.incremental.model_dump(mode="json", include={"learning_rate", "epochs"})
+        incremental = self.settings.incremental.model_dump(
+            mode="json", include={"learning_rate", "batch_size", "epochs"}
+        )
         return digest([self.config.model_dump(mode="json"), self.spec.model_dump(mode="json"), incremental])
 
     @cached_property
     def _vectors(self) -> CachedVectors:
+        if self._given is not None:
+            return self._given
         return CachedVectors(open_text_encoder(self.settings), Workspace(self.settings).offline / "text_vectors")
 
     def grown(self, rows: pa.Table, known: Vocabularies) -> dict[str, Vocabulary]:
@@ -90,6 +95,8 @@ class ClickScene:
             "training.epochs": chosen.epochs,
             "training.patience": 0,
             "training.calibrate": False,
+            "training.curves": False,
+            "training.batch_size": chosen.batch_size,
             "training.keep": 2,
             "training.seed": (self.config.training.seed + sum(map(_seed_of, train))) % 2**31,
             "optimizer.dense.learning_rate": optimizer.dense.learning_rate * chosen.learning_rate,

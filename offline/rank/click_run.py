@@ -62,6 +62,7 @@ MAY_CHANGE = (  # between a run and its resumption: nothing here decides a weigh
     "training.log_every",
     "training.save_every",
     "training.keep",
+    "training.curves",
     "data.workers",
     "data.prefetch",
     "data.prepared",
@@ -216,6 +217,15 @@ def _tried(ranker: Ranker) -> None:
         raise ValueError(f"two rows give logits of shape {logits.shape}")
 
 
+def draw_curves(folder: Path, config: TrainConfig, history: list[dict[str, Any]], chosen: int) -> None:
+    """Writes `curves.png` of a run.
+
+    Args:
+        history: a line per epoch. chosen: the epoch that was picked.
+    """
+    save_figure(folder / CURVES, training_figure(read_log(folder / LOG), history, chosen, config.training.metric))
+
+
 def judged(config: TrainConfig, parts: EncodedParts, ranker: Ranker, part: Part) -> Scores:
     """Labels and probabilities of a part, in the order of its files, and its metrics."""
     groups = parts.groups(part, config.training.group) if config.training.group else None
@@ -315,7 +325,8 @@ def _finish(folder: Path, config: TrainConfig, parts: EncodedParts, trainer: Tra
             save_scores(folder / PREDICTIONS / f"{part}.parquet", scores)
     ranker.cpu().save(folder / NETWORK)
     progress, history = trainer.progress, trainer.progress.history
-    save_figure(folder / CURVES, training_figure(read_log(folder / LOG), history, chosen, config.training.metric))
+    if config.training.curves:
+        draw_curves(folder, config, history, chosen)
     learned = sum(line["rows"] for line in history)
     return {
         "output": str(folder),

@@ -20,7 +20,7 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.text_encoder import ABOUT, TEXT, TOKENIZER
 from data_exchange_center.text_encoder import MODEL as SENTENCE_MODEL
 from data_exchange_center.workspace import Workspace, read_json, write_table
-from offline.rank.click_run import CURVES, METRICS, OpenRun, open_run
+from offline.rank.click_run import CURVES, METRICS, OpenRun, draw_curves, open_run
 from offline.release.report import write_page
 from offline.release.s1_pack_release import copy_files
 from offline.text.sentence_model import text_encoder
@@ -49,6 +49,8 @@ def pack_scorer(
         DataError: the run has not ended, or was not exported.
     """
     run, metrics = open_run(folder), read_json(folder / METRICS)
+    if not (folder / CURVES).exists():
+        draw_curves(folder, run.config, metrics["history"], metrics["chosen_epoch"])
     export = folder / "export"
     exported = read_json(export / "export.json")
     if run.spec.scene != settings.scene:

@@ -189,6 +189,9 @@ class TrainingConfig(Section):
     patience: int = Field(0, ge=0, description="epochs without a better validation before training ends; 0: all epochs")
     metric: Literal["auc", "gauc", "logloss"] = Field("auc", description="of validation, which picks the epoch")
     group: str = Field("", description="raw column whose values group the rows of GAUC; no GAUC when empty")
+    curves: bool = Field(
+        True, description="draw losses and AUC when training has ended; a release draws them otherwise"
+    )
     calibrate: bool = Field(True, description="fit slope and offset of the logit on validation (Platt) after training")
     seed: int = Field(0, ge=0, lt=2**31)
     threads: int = Field(1, ge=1, le=1024)
