@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.dataset_info import DatasetInfo, write_dataset_info
-from data_exchange_center.errors import DataError
+from data_exchange_center.errors import DataError, DataUnavailable
+from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.tables import SPLIT_INTERACTIONS
 from data_exchange_center.workspace import Workspace, read_table, write_table
@@ -152,6 +154,32 @@ def _marked(rows: pa.Table, first: int, part: str, *, early: bool) -> pa.Table:
     numbers = pa.array(first + np.arange(len(rows), dtype=np.int64))
     made = rows.add_column(0, c.ROW_ID, numbers).append_column(c.SPLIT, pa.array([part] * len(rows), pa.string()))
     return made.append_column("early", pa.array(np.full(len(rows), early)))
+
+
+def is_chain(settings: Settings) -> bool:
+    """Whether the settings' scene recommends items to users, rather than scoring rows that come whole."""
+    return any(feature.key and feature.entity == "user" for feature in load_spec(settings.features.spec).inputs)
+
+
+def dataset_rows(settings: Settings, *, before: str = "", on: str = "") -> Path:
+    """Writes the rows of the settings' own dataset before a day (UTC), or of one day, to a file for the daily job; returns it.
+
+    Raises:
+        DataUnavailable: there are none.
+    """
+    load_dataset(settings)
+    workspace = Workspace(settings)
+    events = read_table(workspace.tables / "interactions.parquet")
+    dates = dates_of(events[c.TIMESTAMP].to_numpy())
+    found = events.filter(pa.array(dates < before if before else dates == on))
+    if not len(found):
+        raise DataUnavailable(
+            f"dataset {settings.dataset_name} has no rows {'before ' + before if before else 'on ' + on}: "
+            f"its days are {min(dates)} to {max(dates)}"
+        )
+    path = workspace.raw / "days" / (f"before-{before}.parquet" if before else f"{on}.parquet")
+    write_table(path, found.append_column(EVENT_ID, pc.cast(found[c.POSITION], pa.string())))
+    return path
 
 
 def dates_of(timestamps: np.ndarray) -> np.ndarray:

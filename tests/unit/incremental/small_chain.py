@@ -12,7 +12,7 @@ from data_exchange_center.workspace import Workspace, read_table, write_table
 from offline.datasets.registry import load_dataset
 from offline.incremental.chain_log import dates_of
 from offline.incremental.chain_scene import ChainScene
-from offline.incremental.delivery import Released
+from offline.incremental.delivery import Nowhere, Released
 from offline.incremental.job import DailyJob
 from tests.factories import make_settings
 
@@ -74,8 +74,9 @@ def days_of(settings: Settings) -> list[tuple[str, pa.Table]]:
     return [("", before), *((str(date), events.filter(pa.array(dates == date))) for date in newest)]
 
 
-def chain_job(settings: Settings) -> DailyJob:
-    return DailyJob(settings, ChainScene(settings), Released(settings), reports=False)
+def chain_job(settings: Settings, *, releases: bool = True) -> DailyJob:
+    delivery = Released(settings) if releases else Nowhere()
+    return DailyJob(settings, ChainScene(settings), delivery, reports=False)
 
 
 def written(folder: Path, date: str, rows: pa.Table) -> Path:

@@ -11,14 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data_exchange_center.errors import DataError
-from data_exchange_center.release import Release, find_release
+from data_exchange_center.errors import DataError, DataUnavailable
+from data_exchange_center.release import find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import Workspace, sha256, write_table
-from offline.incremental.chain_log import ChainLog
+from data_exchange_center.workspace import Workspace, read_table, sha256, write_table
+from offline.incremental.chain_log import ChainLog, is_chain
 from offline.incremental.chain_scene import ChainScene
+from offline.incremental.days import DayArchive
+from offline.incremental.sources import day_of, history_of
 from offline.incremental.state import JobState, Live, Outcome
+from offline.rank import s2_model_train
+from offline.rank.chain_update import released_fit
 from offline_to_online.rank.s3_check_offline_and_online import compare, summary
 from online.api.app import build_app
 from online.api.runtime import Runtime
@@ -38,12 +42,17 @@ class Story:
     rows: pa.Table
     next_date: str
     next_rows: pa.Table
-    first: Release
     result: dict[str, Any]
 
     @property
     def runs(self) -> Path:
         return Workspace(self.settings).offline / "incremental" / "runs"
+
+    @property
+    def first(self) -> Path:
+        """The vocabularies of the first training."""
+        own = ChainScene(self.settings).workspace_of(self.runs / "first")
+        return released_fit(own).folder(own) / "vocab_map"
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +60,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("chain")
     settings = small_settings(folder)
     (_, history), (date, rows), after, *_ = days_of(settings)
-    job = chain_job(settings)
-    first = find_release(settings, job.first(written(folder, "", history))["release"])
-    result = job.run(date, written(folder, date, rows))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            s2_model_train, "export_model", lambda *_: {"parity": {}}
+        )  # seconds, and it is not released here
+        chain_job(settings, releases=False).first(written(folder, "", history))
+    result = chain_job(settings).run(date, written(folder, date, rows))
     assert result["outcome"] == "promoted", result["reasons"]
-    return Story(settings, history, date, rows, *after, first, result)
+    return Story(settings, history, date, rows, *after, result)
 
 
 def test_a_promoted_day_is_a_release_that_knows_the_day(story: Story) -> None:
@@ -72,10 +84,10 @@ def test_a_promoted_day_is_a_release_that_knows_the_day(story: Story) -> None:
 def test_ids_stay_and_new_ones_follow(story: Story) -> None:
     release = find_release(story.settings, story.result["release"])
     for name in ("user_id", "item_id", "genres", "gender"):
-        before, after = (Vocabulary.load(one.path / "vocab_map", name) for one in (story.first, release))
+        before, after = Vocabulary.load(story.first, name), Vocabulary.load(release.path / "vocab_map", name)
         assert after.tokens[: len(before.tokens)] == before.tokens
     users = story.rows["user_id"].value_counts().to_pylist()
-    known = Vocabulary.load(story.first.path / "vocab_map", "user_id").ids
+    known = Vocabulary.load(story.first, "user_id").ids
     new = [one["values"] for one in users if one["counts"] >= 2 and one["values"] not in known]
     assert new and set(new) <= set(Vocabulary.load(release.path / "vocab_map", "user_id").ids)
 
@@ -162,3 +174,17 @@ def test_rows_of_a_log_without_ratings_or_ids_of_events_are_events(tmp_path: Pat
     with pytest.raises(DataError, match="user_id"):
         log.as_events(rows.set_column(0, "user_id", pa.array(["x"])))
     assert np.dtype(log.as_events(rows)["label"].to_numpy().dtype) == np.int8
+
+
+def test_rows_come_from_the_dataset_by_day(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    (_, history), (date, rows), *_ = days_of(settings)
+    assert is_chain(settings) and not is_chain(settings.with_values(**{"features.spec": "repair_shop"}))
+    assert len(read_table(history_of(settings, None, date))) == len(history)
+    archive = DayArchive(tmp_path / "days")
+    found = read_table(day_of(settings, archive, date, None) or tmp_path)
+    assert found["event_id"].to_pylist() == [str(position) for position in rows["position"].to_pylist()]
+    with pytest.raises(DataUnavailable, match="its days are"):
+        day_of(settings, archive, "2031-01-01", None)
+    with pytest.raises(DataUnavailable, match="--until"):
+        history_of(settings, None)
