@@ -3,6 +3,7 @@
     marquee:<scene>:vocabulary:<feature>        hash: token -> id
     marquee:<scene>:vocabulary-state:<feature>  hash: capacity, next (ids given out so far), generation
     marquee:<scene>:vocabulary-free:<feature>   list of ids whose tokens were evicted
+    marquee:<scene>:vocabulary-evicted:<feature>  list of records of what was evicted: {"at", "rule", "tokens": {token: id}}
     marquee:<scene>:vocabulary-new:<feature>:<client>:<minute>  new tokens that a client brought, for two minutes
 
 A batch is one script: whatever runs at the same time, a token gets one id and an id one token. A counter and a hash that are
@@ -11,9 +12,11 @@ written one after another would leak an id whenever a client dies between the tw
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.tokens import cleaned
@@ -93,16 +96,18 @@ return {1, added}
 """
 
 EVICT = """
--- KEYS map, free; ARGV tokens
-local gone = 0
-for at = 1, #ARGV do
+-- KEYS map, free, records; ARGV the rule, when, tokens
+local gone, tokens = 0, {}
+for at = 3, #ARGV do
   local id = redis.call('HGET', KEYS[1], ARGV[at])
   if id then
     redis.call('HDEL', KEYS[1], ARGV[at])
     redis.call('RPUSH', KEYS[2], id)
+    tokens[string.sub(ARGV[at], 2)] = tonumber(id)
     gone = gone + 1
   end
 end
+if gone > 0 then redis.call('RPUSH', KEYS[3], cjson.encode({at = ARGV[2], rule = ARGV[1], tokens = tokens})) end
 return gone
 """
 
@@ -148,7 +153,19 @@ class RedisVocabularies(VocabularyStore):
             if not done:
                 raise StoreError(_contradiction(scene, vocabulary, *said), field=vocabulary.feature)
             added += int(said[0])
+        self._record(scene, vocabulary)
         return added
+
+    def _record(self, scene: str, vocabulary: Vocabulary) -> None:
+        """Adds the release's evictions that are not recorded here."""
+        known = self._evictions(scene, vocabulary.feature)
+        missing = [json.dumps(record, ensure_ascii=False) for record in vocabulary.evictions if record not in known]
+        if missing:
+            self._link.one(("RPUSH", _records(scene, vocabulary.feature), *missing), ADMIN_TIMEOUT_S)
+
+    def _evictions(self, scene: str, feature: str) -> tuple[dict[str, Any], ...]:
+        entries = self._link.one(("LRANGE", _records(scene, feature), 0, -1), ADMIN_TIMEOUT_S)
+        return tuple(json.loads(entry) for entry in entries)
 
     def export(self, scene: str, feature: str) -> Vocabulary:
         names, state, free = _keys(scene, feature)
@@ -167,21 +184,25 @@ class RedisVocabularies(VocabularyStore):
         holes = {FIRST + place for place, token in enumerate(tokens) if token is None} - freed
         if holes:
             raise StoreError(f"scene {scene}, {feature}: id {min(holes)} was given out and has no token")
-        evictions = ({"at": "", "rule": "evicted online", "tokens": {}},) if freed else ()
+        evictions = self._evictions(scene, feature)
+        if freed and not evictions:  # freed by a version of Marquee that recorded nothing
+            evictions = ({"at": "", "rule": "evicted online", "tokens": {}},)
         return Vocabulary(feature, tuple(tokens), int(capacity), evictions)
 
-    def evict(self, scene: str, feature: str, tokens: Sequence[Token]) -> int:
+    def evict(self, scene: str, feature: str, tokens: Sequence[Token], rule: str, at: str) -> int:
         names, _, free = _keys(scene, feature)
         if not tokens:
             return 0
-        return int(self._link.one(("EVAL", EVICT, 2, names, free, *map(id_token, tokens)), ADMIN_TIMEOUT_S))
+        keys = (names, free, _records(scene, feature))
+        command = ("EVAL", EVICT, len(keys), *keys, rule, at, *map(id_token, tokens))
+        return int(self._link.one(command, ADMIN_TIMEOUT_S))
 
     def generation(self, scene: str, feature: str, timeout: float) -> str:
         value = self._link.one(("HGET", _keys(scene, feature)[1], "generation"), timeout)
         return "" if value is None else str(value.decode())
 
     def drop(self, scene: str, feature: str) -> None:
-        self._link.one(("UNLINK", *_keys(scene, feature)), ADMIN_TIMEOUT_S)
+        self._link.one(("UNLINK", *_keys(scene, feature), _records(scene, feature)), ADMIN_TIMEOUT_S)
 
     def _all(self, names: bytes) -> dict[Token, int]:
         """Every token and its id: a scan may bring one twice, and misses none that was there when it began."""
@@ -201,6 +222,10 @@ def _keys(scene: str, feature: str) -> tuple[bytes, bytes, bytes]:
         key(scene, "vocabulary-state", feature),
         key(scene, "vocabulary-free", feature),
     )
+
+
+def _records(scene: str, feature: str) -> bytes:
+    return key(scene, "vocabulary-evicted", feature)
 
 
 def _absent(scene: str, feature: str) -> StoreError:

@@ -75,8 +75,12 @@ class VocabularyStore(ABC):
         """
 
     @abstractmethod
-    def evict(self, scene: str, feature: str, tokens: Sequence[Token]) -> int:
-        """Takes tokens out, whose ids are given out again only when no other is left; returns how many left."""
+    def evict(self, scene: str, feature: str, tokens: Sequence[Token], rule: str, at: str) -> int:
+        """Takes tokens out, whose ids are given out again only when no other is left; returns how many left.
+
+        Args:
+            rule: why, in words. at: when, ISO 8601. Both are recorded with the tokens and their ids, and `export` tells them.
+        """
 
     @abstractmethod
     def generation(self, scene: str, feature: str, timeout: float) -> str:

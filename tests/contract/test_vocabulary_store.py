@@ -68,15 +68,18 @@ def test_seeding_twice_adds_nothing_and_a_contradiction_changes_nothing(vocabula
 def test_many_tokens_and_holes_come_back_as_they_were(vocabularies: VocabularyStore) -> None:
     whole = Vocabulary(FEATURE, tuple(range(2500)), 2500).evict([7, 1999], "rule", "now")
     vocabularies.seed(SCENE, whole)
-    assert vocabularies.export(SCENE, FEATURE).tokens == whole.tokens
+    vocabularies.seed(SCENE, whole)
+    assert vocabularies.export(SCENE, FEATURE) == whole
     found = vocabularies.assign(SCENE, FEATURE, [9000, 9001, 9002], SECONDS)
     assert sorted(found.ids.tolist()) == [UNKNOWN, FIRST + 7, FIRST + 1999]
 
 
 def test_an_evicted_token_is_unknown_until_it_is_assigned_again(vocabularies: VocabularyStore) -> None:
     vocabularies.seed(SCENE, Vocabulary(FEATURE, ("a", "b"), 3))
-    assert vocabularies.evict(SCENE, FEATURE, ["a", "absent"]) == 1
-    assert vocabularies.export(SCENE, FEATURE).tokens == (None, "b")
+    assert vocabularies.evict(SCENE, FEATURE, ["a", "absent"], "not seen for 90 days", "2026-01-01") == 1
+    found = vocabularies.export(SCENE, FEATURE)
+    assert found.tokens == (None, "b")
+    assert found == Vocabulary(FEATURE, ("a", "b"), 3).evict(["a"], "not seen for 90 days", "2026-01-01")
     assert vocabularies.assign(SCENE, FEATURE, ["a"], SECONDS).ids.tolist() == [FIRST + 2]  # never-used ids first
 
 
