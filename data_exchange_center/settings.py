@@ -187,6 +187,12 @@ class IncrementalSettings(Section):
     learning_rate: float = Field(0.3, gt=0, le=1, description="of the first training's, for a day's")
     batch_size: int = Field(128, ge=1, le=2**22, description="rows of one step; few rows a day need small steps")
     epochs: int = Field(1, ge=1, le=100, description="over a day's rows and the backlog")
+    rehearsal_days: int = Field(
+        6,
+        ge=0,
+        le=1000,
+        description="promoted days, the newest, whose training rows are learned again beside the day's",
+    )
     replay_days: int = Field(14, ge=0, le=1000, description="promoted days of which validation rows are replayed")
     replay_rows: int = Field(300, ge=1, le=100_000, description="replayed of each of them")
     gate: Literal["bootstrap", "plain"] = "bootstrap"

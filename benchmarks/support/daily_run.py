@@ -22,7 +22,7 @@ from offline.datasets.repair_shop import FIRST_DAY, RepairShopConfig, RepairShop
 from offline.incremental.click_scene import ClickScene
 from offline.incremental.days import read_day, split_day
 from offline.incremental.delivery import Nowhere
-from offline.incremental.job import DailyJob
+from offline.incremental.job import HISTORY, DailyJob
 from offline.incremental.state import load_state
 from offline.text.sentence_model import open_text_encoder
 from offline.text.vector_cache import CachedVectors
@@ -172,7 +172,7 @@ class DailyRun:
     def _forgetting(self, job: DailyJob) -> None:
         """AUC in the end on the rows that are replayed, of the live model and of the one that was trained anew."""
         state = load_state(job.folder)
-        replayed = [date for date in job.replay.chosen(state.replayed) if date != "first"]
+        replayed = [date for date in job.replay.chosen(state.replayed) if date != HISTORY]
         rows = pa.concat_tables(
             [split_day(read_day(job.days.path(date)), job.chosen.validation_share)[1] for date in replayed]
         )

@@ -123,7 +123,9 @@ class ChainScene:
         run_stages(own, stages)
         _shown_network(own, run)
 
-    def update(self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path) -> None:
+    def update(
+        self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path, rehearsed: Sequence[Path] = ()
+    ) -> None:
         if (run / RUN_FILE).exists():
             return
         shutil.rmtree(run, ignore_errors=True)

@@ -85,10 +85,12 @@ class ClickScene:
         values = {"data.train": [str(train)], "data.validation": [str(validation)]}
         self._trained(self._config(run, vocabularies, **values))
 
-    def update(self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path) -> None:
+    def update(
+        self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path, rehearsed: Sequence[Path] = ()
+    ) -> None:
         chosen, optimizer = self.settings.incremental, self.config.optimizer
         values: dict[str, Any] = {
-            "data.train": [str(path) for path in train],
+            "data.train": [str(path) for path in (*rehearsed, *train)],
             "data.validation": [],
             "training.warm_start": str(start),
             "training.warm_optimizer": True,

@@ -2,7 +2,7 @@
 
     incremental/state.json                    what is known between days (state.py); replaced at the end of a job, which commits it
                 work/<date>/                  journal, vocabularies and candidates of a job that is not done
-                ready/<date>/                 train.parquet and validation.parquet of days that may still be learned
+                ready/<date>/                 train.parquet and validation.parquet of days that wait or are learned again
                 replay/<date>.parquet         samples of promoted days (replay.py)
                 runs/<name>/                  promoted runs, the newest last
                 evidence/<date>.json          what the gate looked at, and report.html over all days
@@ -49,6 +49,7 @@ log = logging.getLogger("marquee")
 
 TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 FIRST_RUN = "first"
+HISTORY = "0-history"  # the sample of the first training's validation; before every date
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class DailyJob:
             self.scene.first(train, validation, journal.folder / "vocabularies", run)
             judged = read_table(validation)
             day = fit_of("", _labels(judged), self.scene.probabilities(run, [validation]))
-            self.replay.keep(FIRST_RUN, judged)
+            self.replay.keep(HISTORY, judged)
             release = self.delivery.deliver(self.scene, run, {"date": "", "run": FIRST_RUN}, journal)
             state = JobState(
-                promoted=(Live(run=FIRST_RUN, release=release, date=""),), fits=(day,), replayed=(FIRST_RUN,)
+                promoted=(Live(run=FIRST_RUN, release=release, date=""),), fits=(day,), replayed=(HISTORY,)
             )
             state.save(self.folder)
             journal.close()
@@ -190,11 +191,16 @@ class DailyJob:
         """Trains and judges one candidate."""
         name = dates[-1] if len(dates) == 1 else f"{dates[-1]}-with-{len(dates) - 1}"
         live, run = self._run(state.live), self.folder / "runs" / name
-        files = [self._ready(date) / TRAIN for date in dates]
-        self.scene.update(live, files, journal.folder / "vocabularies", run)
+        new, again = ([self._ready(date) / TRAIN for date in days] for days in (dates, self._rehearsed(state)))
+        self.scene.update(live, new, journal.folder / "vocabularies", run, again)
         judged, metrics = self._judged(state, journal.folder, dates, live, run)
         decision = gate_named(self.chosen.gate)(Evidence(judged, fit, state.fits, self.settings.seed), self.chosen)
         return Attempt(name, tuple(dates), decision, metrics)
+
+    def _rehearsed(self, state: JobState) -> list[str]:
+        """Good days that are learned again: one day alone would be learned by heart, or hardly at all."""
+        days = sorted(set(state.replayed) - {HISTORY})
+        return days[len(days) - min(self.chosen.rehearsal_days, len(days)) :]
 
     def _judged(
         self, state: JobState, work: Path, dates: Sequence[str], live: Path, run: Path
@@ -333,7 +339,7 @@ class DailyJob:
         """Removes what nothing needs any more."""
         shutil.rmtree(self.folder / "work", ignore_errors=True)
         _only(self.folder / "runs", {one.run for one in state.promoted})
-        _only(self.folder / "ready", {held.date for held in state.waiting})
+        _only(self.folder / "ready", {*(held.date for held in state.waiting), *self._rehearsed(state)})
         self.replay.forget(state.replayed)
 
     def _finished_before(self, state: JobState, day: ArchivedDay) -> dict[str, Any]:

@@ -41,8 +41,14 @@ class Scene(Protocol):
         """The first training, on ready rows; goes on with one that was killed, does nothing when it has ended."""
         ...
 
-    def update(self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path) -> None:
-        """Goes on from another run, with its optimizers' state and at a low learning rate; killed and ended as in `first`."""
+    def update(
+        self, start: Path, train: Sequence[Path], vocabularies: Path, run: Path, rehearsed: Sequence[Path] = ()
+    ) -> None:
+        """Goes on from another run, with its optimizers' state and at a low learning rate; killed and ended as in `first`.
+
+        Args:
+            train: ready rows of days that are new. rehearsed: of days that `start` has learned, for scenes that go over them again.
+        """
         ...
 
     def probabilities(self, run: Path, rows: Sequence[Path]) -> np.ndarray:

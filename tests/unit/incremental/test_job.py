@@ -81,7 +81,7 @@ def test_a_day_that_was_held_by_chance_is_learned_with_the_next(folder: Path, mo
         assert done(folder, 0)["waiting"] == [DAYS[0]]
     following = done(folder, 1)
     assert following["learned"] == [DAYS[0], DAYS[1]] and following["waiting"] == []
-    assert set(load_state(job_of(folder).folder).replayed) == {"first", DAYS[0], DAYS[1]}
+    assert set(load_state(job_of(folder).folder).replayed) == {"0-history", DAYS[0], DAYS[1]}
 
 
 def test_a_backlog_that_spoils_a_candidate_does_not_hold_the_day(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
