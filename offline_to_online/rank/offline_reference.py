@@ -167,7 +167,8 @@ class OfflineReference:
 
     def _rows(self, table: pa.Table, places: dict[Id, int], ids: Sequence[Id]) -> list[dict[str, Any]]:
         known = [places.get(one) for one in ids]
-        taken = iter(table.take([place for place in known if place is not None]).to_pylist())
+        present = pa.array([place for place in known if place is not None], pa.int64())  # none of them, even
+        taken = iter(table.take(present).to_pylist())
         return [next(taken) if place is not None else {} for place in known]
 
 

@@ -19,6 +19,7 @@ from data_exchange_center.release import Release, open_release
 from data_exchange_center.workspace import read_array, read_table, sha256, write_array, write_table
 from offline_to_online.rank import s3_check_offline_and_online
 from offline_to_online.rank.comparison import Findings, Score
+from offline_to_online.rank.offline_reference import OfflineReference
 from offline_to_online.rank.parity_requests import ParityRequest, parity_requests
 from offline_to_online.rank.s3_check_offline_and_online import compare, summary
 from online.api.runtime import EXTENSION
@@ -257,3 +258,10 @@ def test_the_requests_are_of_every_kind_and_reach_every_user_and_item(own: Chain
     for name in ("now", "filters", "exclude", "channels"):
         assert any(name in body for body in bodies), name
     assert sent == list(parity_requests(users, items, dict.fromkeys(users, 10), 200, seed=1))
+
+
+def test_a_user_without_features_is_read_as_the_declared_defaults(own: Chain) -> None:
+    reference = OfflineReference(own.release)
+    made = reference.inputs("nobody", reference.item_ids[:2], 900_000_000)
+    of_users = [feature for feature in reference.spec.inputs if feature.entity == "user" and not feature.key]
+    assert of_users and all(len(made[feature.name]) == 1 for feature in of_users)
