@@ -8,7 +8,7 @@ Three parts:
     image         `docker save` of the application's image: its configuration, history and every file of every layer hold
                   none of the values in docker/.env, no file that keys or settings usually lie in, and nothing that the
                   detectors know in the files that are ours
-    dependencies  requirements.txt by pip-audit against PyPI's advisories; findings must be explained in docs/security.md
+    dependencies  requirements*.txt by pip-audit against PyPI's advisories; findings must be explained in docs/security.md
 """
 
 from __future__ import annotations
@@ -150,8 +150,11 @@ def file_findings(place: str, data: bytes, needles: list[bytes]) -> list[str]:
     return found
 
 
-def dependency_findings(requirements: Path = ROOT / "requirements.txt") -> dict[str, Any]:
+def dependency_findings(*requirements: Path) -> dict[str, Any]:
     """What PyPI's advisories say about the pinned dependencies.
+
+    Args:
+        requirements: files of pins; those of the product when none is given.
 
     Returns:
         state, audited, unaudited (how many the service did not know), weaknesses (`name version id`), unexplained: those whose id
@@ -160,7 +163,9 @@ def dependency_findings(requirements: Path = ROOT / "requirements.txt") -> dict[
     auditor = str(AUDITOR) if AUDITOR.exists() else shutil.which("pip-audit")
     if not auditor:
         return {"state": "not audited: pip-audit is not installed; run `make audit`", "unexplained": []}
-    command = [auditor, "--requirement", str(requirements), "--no-deps", "--disable-pip", "--format", "json"]
+    files = requirements or (ROOT / "requirements.txt", ROOT / "requirements-text.txt")
+    named = [part for file in files for part in ("--requirement", str(file))]
+    command = [auditor, *named, "--no-deps", "--disable-pip", "--format", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=AUDIT_TIMEOUT_S, check=False)
         entries = json.loads(done.stdout)["dependencies"]
