@@ -3,13 +3,14 @@
     like     probability that the user likes an item that was shown; learned on exposed rows
     choose   orders candidates; learned on candidates with unexposed ones, calibrated as the chance that a candidate is chosen
 
-Several members (settings `rank.towers`) are averaged as logits before calibration.
+Several members (settings `rank.towers`) are averaged as logits before calibration. Boosted trees, where a click run has
+some, have their share of that logit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,25 @@ from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.workspace import atomic_path, read_json, write_json
 from offline.models.numbers import HEADS, Head
 from offline.models.registry import architecture, options_of, options_to_json
+from offline.models.trees import Trees
 from offline.models.trunk import Trunk
 
 OUTPUTS = ("score", "like", "score_logit", "like_logit")
 WEIGHTS_FILE, CONFIG_FILE = "network.safetensors", "network.json"
+
+
+@dataclass(frozen=True)
+class TreesPart:
+    """Trees of a ranker.
+
+    Attributes:
+        count, depth: see `Trees`.
+        share: weight of their logit; the members' mean has the rest.
+    """
+
+    count: int
+    depth: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class NetworkConfig:
         id_types: dtypes of user and item ids.
         heads: `choose` alone when the log holds positives only: there is nothing to learn `like` from, which repeats `choose`.
             `like` alone when nothing was recalled (rows of clicks): `score` repeats `like`.
+        trees: on the numbers, beside the networks; None without.
     """
 
     model: str
@@ -48,6 +65,7 @@ class NetworkConfig:
     members: int
     id_types: tuple[str, str]
     heads: tuple[Head, ...] = HEADS
+    trees: TreesPart | None = None
 
 
 class Member(nn.Module):
@@ -81,6 +99,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         self.members = nn.ModuleList(Member(spec, config) for _ in range(config.members))
+        self.trees = Trees(config.trees.count, config.trees.depth) if config.trees else None
         self.calibration: Tensor
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0]] * len(HEADS)))  # slope and offset per head
 
@@ -90,15 +109,33 @@ class Ranker(nn.Module):
         assert isinstance(member, Member)  # noqa: S101  # for the type checker: the list holds nothing else
         return member
 
+    def add_trees(self, trees: Trees, share: float) -> None:
+        """From now on they have their share of the logit of a ranker of single rows, which has the head `like` alone."""
+        self.config = replace(self.config, trees=TreesPart(trees.count, trees.depth, share))
+        self.trees = trees
+
     def logits(self, inputs: Mapping[str, Tensor]) -> dict[Head, Tensor]:
-        """Calibrated logit of each head that there is, members averaged."""
+        """Calibrated logit of each head that there is; members averaged, and trees with them."""
         each = [self.member(place).logits(inputs) for place in range(len(self.members))]
+        numbers = self.member(0).trunk.numbers(inputs)["like"].item if self.trees else None
         made = {}
         for head in self.config.heads:
             slope, offset = self.calibration[HEADS.index(head)]
-            mean = each[0][head] if len(each) == 1 else torch.stack([logits[head] for logits in each]).mean(0)
-            made[head] = mean * slope + offset
+            made[head] = self.averaged([logits[head] for logits in each], numbers) * slope + offset
         return made
+
+    def averaged(self, logits: Sequence[Tensor], numbers: Tensor | None) -> Tensor:
+        """Logits of the members, and that of the trees where there are some, as one before calibration, [*i].
+
+        Args:
+            numbers: [*i, m] of the item's side, which trees read.
+        """
+        mean = logits[0] if len(logits) == 1 else torch.stack(list(logits)).mean(0)
+        if self.trees is None or self.config.trees is None:
+            return mean
+        share = self.config.trees.share
+        added: Tensor = mean * (1 - share) + self.trees(numbers) * share
+        return added
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits = self.logits(inputs)
@@ -120,6 +157,7 @@ class Ranker(nn.Module):
                 "members": config.members,
                 "id_types": list(config.id_types),
                 "heads": list(config.heads),
+                "trees": asdict(config.trees) if config.trees else None,
                 "numbers": self.member(0).trunk.all_numbers,
                 "spec": self.spec.model_dump(mode="json"),
             },
@@ -143,6 +181,7 @@ class Ranker(nn.Module):
                 content["members"],
                 (content["id_types"][0], content["id_types"][1]),
                 tuple(content["heads"]),
+                TreesPart(**content["trees"]) if content.get("trees") else None,
             )
             ranker = cls(spec, config)
             ranker.load_state_dict(load_file(path))

@@ -45,6 +45,7 @@ from offline.rank.warm_start import (
     save_level,
     warm_started,
 )
+from offline.training.boosting import boosted_trees
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
 from offline.training.ctr_data import Columns
@@ -150,6 +151,10 @@ def _train(config: TrainConfig, resume: bool, processes: Processes) -> dict[str,
             log.info("  the run in %s has ended already", folder)
             return dict(read_json(folder / METRICS))
         parts = _prepared_parts(folder, config)
+    if config.trees.count and not Columns.of(parts.encoder.spec).numbers:
+        raise SettingsError(
+            "trees.count: trees ask about numbers, and the run's features have none", field="trees.count"
+        )
     ranker = new_ranker(config, parts)
     training = config.training
     batches = math.ceil(parts.train_rows() / training.batch_size)
@@ -303,14 +308,24 @@ def _copied(folder: Path, target: Path) -> None:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
 
 
+def _add_trees(ranker: Ranker, config: TrainConfig, parts: EncodedParts) -> None:
+    """Trees on the numbers of the training rows; their target encodings are out of fold, as the network saw them."""
+    rows, training = parts.cached("train").batch(slice(None)), config.training
+    numbers, labels = rows.numbers.item.numpy(), rows.labels.numpy()
+    trees = boosted_trees(numbers, labels, config.trees, seed=training.seed, threads=training.threads)
+    ranker.add_trees(trees.to(ranker.calibration.device), config.trees.share)
+
+
 def _finish(folder: Path, config: TrainConfig, parts: EncodedParts, trainer: Trainer, chosen: int) -> dict[str, Any]:
-    """Calibrates the chosen epoch's network on validation, judges every part, writes network, predictions and curves."""
+    """Adds trees to the chosen epoch's network, calibrates on validation, judges every part, writes what the run leaves."""
     if config.embeddings.grow:
         shutil.rmtree(folder / ENCODER, ignore_errors=True)  # of a run that was killed just here
         _copied(folder / EPOCHS / epoch_name(chosen) / ENCODER, folder / ENCODER)
         parts = EncodedParts(config, RawRows(config, _read_spec(folder)), folder / ENCODER, parts.prepared)
     ranker = Ranker.load(folder / EPOCHS / epoch_name(chosen)).to(trainer.device)
     ranker.eval()
+    if config.trees.count:
+        _add_trees(ranker, config, parts)
     validation = judged(config, parts, ranker, "validation") if config.data.validation else None
     if validation and config.training.calibrate:
         slope, offset = platt(validation.logits, validation.labels)
@@ -341,6 +356,7 @@ def _finish(folder: Path, config: TrainConfig, parts: EncodedParts, trainer: Tra
         "calibration": ranker.calibration[HEADS.index("like")].tolist(),
         "calibrated_on": "validation" if validation and config.training.calibrate else None,
         "parameters": sum(parameter.numel() for parameter in ranker.parameters()),
+        "trees": ranker.trees.count if ranker.trees else 0,
         "rows": {"train": parts.train_rows()}
         | {part: int(metrics[part]["rows"]) for part in metrics if part != "train"},
         "steps": progress.step,

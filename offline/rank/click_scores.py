@@ -59,7 +59,7 @@ def logits_of(
         for given in batches:
             batch = moved(given, device)
             each = [member.heads["like"](member.trunk.assemble(batch.inputs, batch.numbers)) for member in members]
-            mean = torch.stack(each).mean(0) if len(each) > 1 else each[0]
+            mean = ranker.averaged(each, batch.numbers.item)
             yield given.labels.numpy(), (mean * slope + offset).cpu().numpy()
 
 

@@ -121,6 +121,19 @@ class EmbeddingsConfig(Section):
         return self
 
 
+class TreesConfig(Section):
+    """Gradient-boosted trees on the run's numbers beside the network; what both say is averaged as logits."""
+
+    count: int = Field(0, ge=0, le=2000, description="trees; 0: the network alone")
+    depth: int = Field(4, ge=1, le=8, description="questions that a tree asks of a row")
+    learning_rate: float = Field(0.025, gt=0, le=1, allow_inf_nan=False)
+    least_rows: int = Field(100, ge=1, le=2**31 - 1, description="training rows of a leaf")
+    columns: float = Field(0.4, gt=0, le=1, description="share of the numbers that a tree may ask about")
+    rows: float = Field(0.8, gt=0, le=1, description="share of the rows that a tree is grown from")
+    l2: float = Field(5.0, ge=0, le=1e6, allow_inf_nan=False, description="of what a leaf says")
+    share: float = Field(0.5, gt=0, lt=1, description="weight of the trees' logit; the network has the rest")
+
+
 class OptimizerConfig(Section):
     """One optimizer. `reg` is L2, added to the gradient; `weight_decay` shrinks the weights beside it, as AdamW does."""
 
@@ -224,6 +237,7 @@ class TrainConfig(Section):
     features: FeaturesConfig = FeaturesConfig()
     model: ModelConfig = ModelConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    trees: TreesConfig = TreesConfig()
     optimizer: OptimizersConfig = OptimizersConfig()
     training: TrainingConfig
     distributed: DistributedConfig = DistributedConfig()
@@ -269,6 +283,8 @@ class TrainConfig(Section):
             self._can_be_sharded()
         if training.patience and not self.data.validation:
             raise ValueError("training.patience needs data.validation: early stopping looks at validation only")
+        if self.trees.count and not self.data.cache:
+            raise ValueError("trees.count needs data.cache: trees are grown from all rows at once")
         if training.metric == "gauc" and not training.group:
             raise ValueError("training.metric gauc needs training.group, the column whose values group the rows")
         return self

@@ -28,9 +28,10 @@ from tests.unit.rank.click_files import click_files, click_table, files_config
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended."""
+    """A run that has ended, of a network and trees."""
     folder = tmp_path_factory.mktemp("export")
-    train_run(files_config(click_files(folder / "files"), folder / "run", **{"training.epochs": 1}))
+    values = {"training.epochs": 1, "trees.count": 20, "trees.least_rows": 20}
+    train_run(files_config(click_files(folder / "files"), folder / "run", **values))
     return folder / "run"
 
 
