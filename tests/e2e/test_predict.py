@@ -22,7 +22,7 @@ NEW = tuple(f"新品牌 {number}" for number in range(8))
 
 
 def test_new_brands_from_their_first_request_to_a_learned_score(tmp_path: Path) -> None:
-    own = {"data.dataset": "repair_shop", "serve.port": free_port(), "serve.workers": 2, "serve.budget_ms": 5000.0}
+    own = {"data.dataset": "repair_shop", "serve.port": free_port(), "serve.workers": 2, "serve.budget_ms": 20_000.0}
     settings = make_settings(tmp_path, **own)
     releases = [make_predict_release(tmp_path, seed, settings, learned=seed * len(NEW)) for seed in (0, 1)]
     try:
