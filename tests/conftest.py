@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def ml100k() -> Path:
 def criteo() -> Path:
     """The folder of the sample of Criteo's clicks in 8 ORC files; tests that need it are skipped where it is not to be had."""
     return _test_data("criteo-orc", "part-7.orc")
+
+
+@pytest.fixture(scope="session")
+def kept_operators() -> Iterator[None]:
+    """The exporter parses the sources of its operators anew for each export, which takes a quarter of its time: once is enough."""
+    from torch.onnx._internal.exporter._registration import onnxscript_apis
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(onnxscript_apis.get_torchlib_ops))
+        yield
 
 
 def _test_data(name: str, file: str) -> Path:

@@ -18,6 +18,7 @@ from offline.rank.feature_encoding import FittedEncoder, run_encoder_once
 from offline.rank.graph_export import export_graph
 from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows, tiny_encoder, tiny_request, two_sided_encoder
 
+pytestmark = pytest.mark.usefixtures("kept_operators")
 SMALL = {"dropout": 0.0, "hidden": (16, 8), "size": 4, "fm_size": 4}  # those that the architecture has
 VARIANTS = [(name, preset) for name in FILES for preset in architecture(name).presets]
 EXPORTED = [*((name, "default") for name in FILES), ("din", "dot")]

@@ -17,9 +17,11 @@ from offline.rank.graph_export import export_graph, renamed
 from offline.rank.torch_scorer import TorchScorer
 from tests.unit.models.tiny_scene import tiny_encoder, tiny_ranker, tiny_request
 
+pytestmark = [pytest.mark.usefixtures("kept_operators"), pytest.mark.xdist_group("an export")]  # which is made once
+
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FittedEncoder, Path]:
+def exported(kept_operators: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[FittedEncoder, Path]:
     """A saved network with random weights and calibration, and its graph."""
     torch.manual_seed(0)
     encoder = tiny_encoder("string")

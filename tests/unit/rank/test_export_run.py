@@ -25,6 +25,8 @@ from tests.factories import make_release, make_settings
 from tests.unit.models.tiny_scene import tiny_encoder
 from tests.unit.rank.click_files import click_files, click_table, files_config
 
+pytestmark = pytest.mark.usefixtures("kept_operators")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,9 +15,9 @@ from data_exchange_center.input_blocks import pack_inputs
 from offline.models.ranker import OUTPUTS
 from offline.models.registry import FILES
 from offline.rank.feature_encoding import encoder_session, run_encoder_once
-from offline.rank.graph_export import export_graph
 from tests.unit.models.test_zoo import small_ranker
-from tests.unit.models.tiny_scene import tiny_encoder, tiny_ranker, tiny_request
+from tests.unit.models.tiny_scene import tiny_encoder, tiny_request
+from tests.unit.rank.conftest import Graphs
 
 Raw = dict[str, np.ndarray]
 Scorer = Callable[[Raw], list[np.ndarray]]
@@ -50,15 +49,10 @@ def requests(draw: st.DrawFn) -> Raw:
 
 
 @pytest.fixture(scope="module")
-def scorers() -> dict[str, Scorer]:
+def scorers(tiny_graphs: Graphs) -> dict[str, Scorer]:
     """The same network in torch, in the graph with one input a feature and in the one with packed inputs."""
-    torch.manual_seed(0)
-    ranker = tiny_ranker(ENCODER, members=2)
+    _, ranker, by_name, packed = tiny_graphs
     front = encoder_session(ENCODER.model(users=1))
-    by_name, packed = (
-        ort.InferenceSession(export_graph(ranker, ENCODER, packed=packed).SerializeToString())
-        for packed in (False, True)
-    )
 
     def in_torch(raw: Raw) -> list[np.ndarray]:
         encoded = {name: torch.from_numpy(value) for name, value in run_encoder_once(front, raw).items()}
@@ -72,6 +66,7 @@ def scorers() -> dict[str, Scorer]:
     }
 
 
+@pytest.mark.xdist_group("tiny graphs")
 @given(raw=requests())
 @settings(max_examples=150, deadline=None)
 def test_any_numbers_get_finite_scores_that_torch_and_graphs_agree_on(scorers: dict[str, Scorer], raw: Raw) -> None:

@@ -29,6 +29,7 @@ from offline.training.config import TrainConfig
 from tests.factories import make_settings
 from tests.unit.rank.click_files import click_files, click_table, files_config
 
+pytestmark = pytest.mark.usefixtures("kept_operators")
 FAR = 2**58  # between two ids: nothing that fits into 32 bits
 
 

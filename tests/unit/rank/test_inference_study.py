@@ -14,6 +14,8 @@ from offline.rank.inference_case import Case
 from offline.rank.inference_study import cases, fastest, markdown, measurement, quantize, told
 from tests.unit.rank.click_files import click_files, files_config
 
+pytestmark = pytest.mark.usefixtures("kept_operators")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-import torch
 
 from data_exchange_center.encoded_matrices import matrices
 from data_exchange_center.encoder import ENCODED, RAW, raw_inputs
@@ -15,8 +13,8 @@ from data_exchange_center.errors import DataError
 from data_exchange_center.input_blocks import pack_inputs, unpack_inputs
 from offline.models.ranker import OUTPUTS
 from offline.rank.feature_encoding import FittedEncoder, encoder_session, run_encoder_once
-from offline.rank.graph_export import export_graph
-from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows, tiny_encoder, tiny_ranker, tiny_request
+from tests.unit.models.tiny_scene import clicks_encoder, clicks_rows, tiny_encoder, tiny_request
+from tests.unit.rank.conftest import Graphs
 
 Raw = dict[str, np.ndarray]
 
@@ -56,15 +54,10 @@ def _assert_same_encoding(encoder: FittedEncoder, raw: Raw) -> None:
     assert all(np.array_equal(packed[name], single[name]) for name in single) and set(packed) == set(single)
 
 
+@pytest.mark.xdist_group("tiny graphs")
 @pytest.mark.parametrize("items", [1, 300])
-def test_the_packed_graph_gives_the_scores_of_the_other(items: int) -> None:
-    encoder = tiny_encoder()
-    torch.manual_seed(0)
-    ranker = tiny_ranker(encoder, members=2)
-    single, packed = (
-        ort.InferenceSession(export_graph(ranker, encoder, packed=packed).SerializeToString())
-        for packed in (False, True)
-    )
+def test_the_packed_graph_gives_the_scores_of_the_other(items: int, tiny_graphs: Graphs) -> None:
+    encoder, _, single, packed = tiny_graphs
     raw = tiny_request(encoder, items)
     for request in [raw] if items < 4 else [raw, extreme(raw)]:
         expected, made = single.run(OUTPUTS, request), packed.run(OUTPUTS, pack_inputs(encoder.blocks, request))
