@@ -1,4 +1,4 @@
-"""How well clicks are predicted: the network that validation picks, judged once on test rows, beside LightGBM on the same features.
+"""How well clicks are predicted: the model that validation picks, judged once on test rows, beside LightGBM on the same features.
 
     python benchmarks/ctr_quality.py --data criteo-orc     a local copy; fetched when neither given nor in MARQUEE_TEST_DATA
 
@@ -35,8 +35,9 @@ from offline.training.metrics import auc, logloss
 
 CONFIG = ROOT / "docs" / "examples" / "criteo_sample.yaml"
 CANDIDATES: dict[str, dict[str, Any]] = {  # what differs from the file
-    "deepfm": {},
-    "wide_deep": {"model.name": "wide_deep", "model.options": {"wide_numbers": True, "dropout": 0.4}},
+    "deepfm_and_trees": {},
+    "deepfm": {"trees.count": 0},
+    "wide_deep_and_trees": {"model.name": "wide_deep", "model.options": {"wide_numbers": True, "dropout": 0.4}},
 }
 TREES = {
     "objective": "binary",
