@@ -12,7 +12,7 @@ from data_exchange_center.workspace import Workspace, read_table, write_table
 from offline.datasets.registry import load_dataset
 from offline.incremental.chain_log import dates_of
 from offline.incremental.chain_scene import ChainScene
-from offline.incremental.delivery import Nowhere, Released
+from offline.incremental.delivery import Released
 from offline.incremental.job import DailyJob
 from tests.factories import make_settings
 
@@ -36,7 +36,6 @@ features:
   - {name: user_rate, entity: cross, type: numeric,
      cross: {op: rate, inputs: [user_positives, user_events, user_global_rate], parameters: {strength: 5}}}
 """
-DAYS = 3  # newest days of the log that are learned one by one
 
 
 def small_settings(folder: Path, **values: object) -> Settings:
@@ -64,19 +63,23 @@ def small_settings(folder: Path, **values: object) -> Settings:
     return make_settings(folder, **{**small, **values})
 
 
-def days_of(settings: Settings) -> list[tuple[str, pa.Table]]:
-    """The generated log: what is before the newest days under "", then each of them."""
+def events_of(settings: Settings) -> pa.Table:
+    """The generated log."""
     load_dataset(settings)
-    events = read_table(Workspace(settings).tables / "interactions.parquet")
-    dates = dates_of(events["timestamp"].to_numpy())
-    newest = np.unique(dates)[-DAYS:]
-    before = events.filter(pa.array(dates < newest[0]))
-    return [("", before), *((str(date), events.filter(pa.array(dates == date))) for date in newest)]
+    return read_table(Workspace(settings).tables / "interactions.parquet")
 
 
-def chain_job(settings: Settings, *, releases: bool = True) -> DailyJob:
-    delivery = Released(settings) if releases else Nowhere()
-    return DailyJob(settings, ChainScene(settings), delivery, reports=False)
+def day_after(events: pa.Table, number: int) -> tuple[str, pa.Table]:
+    """A day that the log does not hold: events of its end, some days later, by other users, some of whom nobody has met."""
+    rows = events.sort_by("timestamp").slice(len(events) - 60).to_pandas()
+    rows["timestamp"] = rows["timestamp"].max() + number * 86_400 + np.sort(rows["timestamp"] % 3600)
+    rows["user_id"] = np.where(np.arange(60) < 12, 5000 + 10 * number + np.arange(60) // 4, 1 + rows["user_id"] % 70)
+    table = pa.Table.from_pandas(rows, schema=events.schema, preserve_index=False)
+    return str(dates_of(table["timestamp"].to_numpy())[0]), table
+
+
+def chain_job(settings: Settings) -> DailyJob:
+    return DailyJob(settings, ChainScene(settings), Released(settings), reports=False)
 
 
 def written(folder: Path, date: str, rows: pa.Table) -> Path:

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from benchmarks.daily_chain import MODELS, Story, told
 from data_exchange_center.errors import DataError, DataUnavailable
 from data_exchange_center.release import find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace, read_table, sha256, write_table
-from offline.incremental.chain_log import ChainLog, is_chain
+from offline.incremental.chain_log import ChainLog, dates_of, is_chain
 from offline.incremental.chain_scene import ChainScene
 from offline.incremental.days import DayArchive
 from offline.incremental.sources import day_of, history_of
@@ -28,16 +29,17 @@ from online.api.app import build_app
 from online.api.runtime import Runtime
 from online.stores import embedded_redis
 from online.stores.open import open_stores
-from tests.unit.incremental.small_chain import chain_job, days_of, small_settings, written
+from tests.unit.incremental.small_chain import chain_job, day_after, events_of, small_settings, written
 from tests.unit.online.conftest import publish
 
 
 @dataclass(frozen=True)
-class Story:
-    """A first training and one day after it."""
+class Learned:
+    """The benchmark's story on a small log, one day more with a release, and the day that comes then."""
 
     settings: Settings
-    history: pa.Table
+    told: Story
+    events: pa.Table
     date: str
     rows: pa.Table
     next_date: str
@@ -56,32 +58,41 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("chain")
-    settings = small_settings(folder)
-    (_, history), (date, rows), after, *_ = days_of(settings)
+    settings = small_settings(folder, **{"incremental.keep_runs": 9})
+    events = events_of(settings)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
             s2_model_train, "export_model", lambda *_: {"parity": {}}
         )  # seconds, and it is not released here
-        chain_job(settings, releases=False).first(written(folder, "", history))
+        told_days = told(settings, folder / "work", least=10, days=2, retrains=False, processes=1)
+    date, rows = day_after(events, 1)
     result = chain_job(settings).run(date, written(folder, date, rows))
     assert result["outcome"] == "promoted", result["reasons"]
-    return Story(settings, history, date, rows, *after, result)
+    return Learned(settings, told_days, events, date, rows, *day_after(events, 2), result)
 
 
-def test_a_promoted_day_is_a_release_that_knows_the_day(story: Story) -> None:
+def test_each_day_is_scored_by_what_was_live_before_it(story: Learned) -> None:
+    told_days = story.told
+    assert told_days.outcomes == ["promoted", "promoted"] and min(told_days.rows) >= 1
+    never, job = (told_days.quality[name] for name in MODELS[:2])
+    assert never[0] == job[0] and never[1] != job[1]  # before the first day both are the first training
+    assert [len(one) for one in told_days.recall[MODELS[0]]] == [len(one) for one in told_days.recall[MODELS[1]]]
+
+
+def test_a_promoted_day_is_a_release_that_knows_the_day(story: Learned) -> None:
     release = find_release(story.settings, story.result["release"])
     assert release.manifest["incremental"]["date"] == story.date
-    assert release.manifest["data_window"]["interactions"] == len(story.history) + len(story.rows)
+    assert release.manifest["data_window"]["interactions"] == len(story.events) + len(story.rows)
     profiles = release.table("user_profiles").to_pylist()
     events = sum(len(one["history"]) for one in profiles)
-    assert events == len(story.history) + len(story.rows)
-    came = set(story.rows["user_id"].to_pylist()) - set(story.history["user_id"].to_pylist())
-    assert came <= {one["user_id"] for one in profiles}
+    assert events == len(story.events) + len(story.rows)
+    came = set(story.rows["user_id"].to_pylist()) - set(story.events["user_id"].to_pylist())
+    assert came and came <= {one["user_id"] for one in profiles}
 
 
-def test_ids_stay_and_new_ones_follow(story: Story) -> None:
+def test_ids_stay_and_new_ones_follow(story: Learned) -> None:
     release = find_release(story.settings, story.result["release"])
     for name in ("user_id", "item_id", "genres", "gender"):
         before, after = Vocabulary.load(story.first, name), Vocabulary.load(release.path / "vocab_map", name)
@@ -92,7 +103,7 @@ def test_ids_stay_and_new_ones_follow(story: Story) -> None:
     assert new and set(new) <= set(Vocabulary.load(release.path / "vocab_map", "user_id").ids)
 
 
-def test_the_same_day_gives_the_same_network(story: Story, tmp_path: Path) -> None:
+def test_the_same_day_gives_the_same_network(story: Learned, tmp_path: Path) -> None:
     scene, ready = ChainScene(story.settings), tmp_path / story.next_date / "train.parquet"
     write_table(scene.log.archive.path(story.next_date), story.next_rows)
     write_table(ready, scene.ready(story.next_rows, {}))
@@ -104,7 +115,7 @@ def test_the_same_day_gives_the_same_network(story: Story, tmp_path: Path) -> No
     assert scene.probabilities(tmp_path / "one", [ready]).shape == (len(story.next_rows),)
 
 
-def test_rows_are_read_as_of_their_moment(story: Story) -> None:
+def test_rows_are_read_as_of_their_moment(story: Learned) -> None:
     scene, rows = ChainScene(story.settings), story.next_rows
     ready = scene.ready(rows, {})
     middle = pc.quantile(rows["timestamp"], 0.5)[0].as_py()
@@ -116,7 +127,7 @@ def test_rows_are_read_as_of_their_moment(story: Story) -> None:
     assert not ready.equals(other)
 
 
-def test_online_and_offline_agree_on_a_release_of_the_daily_job(story: Story) -> None:
+def test_online_and_offline_agree_on_a_release_of_the_daily_job(story: Learned) -> None:
     from offline.rank.torch_scorer import load_torch_scorer
 
     settings = story.settings.with_values(**{"serve.budget_ms": 30_000.0})
@@ -178,9 +189,12 @@ def test_rows_of_a_log_without_ratings_or_ids_of_events_are_events(tmp_path: Pat
 
 def test_rows_come_from_the_dataset_by_day(tmp_path: Path) -> None:
     settings = small_settings(tmp_path)
-    (_, history), (date, rows), *_ = days_of(settings)
+    events = events_of(settings)
+    dates = dates_of(events["timestamp"].to_numpy())
+    date = str(max(dates))
+    rows = events.filter(pa.array(dates == date))
     assert is_chain(settings) and not is_chain(settings.with_values(**{"features.spec": "repair_shop"}))
-    assert len(read_table(history_of(settings, None, date))) == len(history)
+    assert len(read_table(history_of(settings, None, date))) == len(events) - len(rows)
     archive = DayArchive(tmp_path / "days")
     found = read_table(day_of(settings, archive, date, None) or tmp_path)
     assert found["event_id"].to_pylist() == [str(position) for position in rows["position"].to_pylist()]
