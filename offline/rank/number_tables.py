@@ -59,6 +59,10 @@ def lists_of(
     for name in scored:
         if name not in candidates.column_names:
             raise DataError(f"recall gives no {name!r} for its candidates (has {candidates.column_names})", field=name)
+    # who had no event at the cut has no row in its snapshot
+    candidates, chosen = (
+        rows.filter(pc.is_in(rows[c.USER_ID], users[c.USER_ID].combine_chunks())) for rows in (candidates, chosen)
+    )
     user = pc.index_in(candidates[c.USER_ID], value_set=users[c.USER_ID].combine_chunks()).to_numpy().astype(np.int64)
     item = pc.index_in(candidates[c.ITEM_ID], value_set=items[c.ITEM_ID].combine_chunks()).to_numpy().astype(np.int64)
     order = np.lexsort((candidates["rank"].to_numpy(), user))
