@@ -22,7 +22,7 @@ from data_exchange_center import columns as c
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import Workspace, read_json, read_table, write_json
+from data_exchange_center.workspace import Workspace, read_table, write_json
 from offline.models.ranker import Ranker
 from offline.models.trunk import Trunk
 from offline.rank.encoder_fit import EncoderFit
@@ -178,8 +178,3 @@ def _hand_on(there: Path, here: Path, day: ChooseLists | None) -> None:
     if day is not None:
         last = max((int(path.stem.rpartition("_")[2]) for path in files if "day_" in path.name), default=0)
         day.save(here / lists_file(f"day_{last + 1:06d}"))
-
-
-def has_like(folder: Path) -> bool:
-    """Whether a fit has rows of both labels to learn `like` from."""
-    return bool(read_json(folder / "engineering.json")["has_like"])
