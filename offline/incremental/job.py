@@ -18,7 +18,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from offline.incremental.backlog import HeldDay, after_job
 from offline.incremental.day_fit import DayFit, fit_of, unlike_the_others
 from offline.incremental.days import ArchivedDay, DayArchive, checked_date, read_day, split_day
 from offline.incremental.delivery import Delivery
-from offline.incremental.findings import Decision
+from offline.incremental.evidence import Attempt, evidence_of, finite
 from offline.incremental.gate import Evidence, Judged, gate_named
 from offline.incremental.journal import DayJournal
 from offline.incremental.replay import Replay
@@ -50,16 +49,6 @@ log = logging.getLogger("marquee")
 TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 FIRST_RUN = "first"
 HISTORY = "0-history"  # the sample of the first training's validation; before every date
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One candidate: the run's name, the days whose rows it learned from, the decision, and what both models scored."""
-
-    run: str
-    learned: tuple[str, ...]
-    decision: Decision
-    metrics: dict[str, Any]
 
 
 class DailyJob:
@@ -172,7 +161,7 @@ class DailyJob:
                 release = self.delivery.deliver(self.scene, self.folder / "runs" / last.run, note, journal)
         after = self._after(state, day, fit, waiting, attempts, release, bad)
         with _timed(seconds, "report"):
-            evidence = self._evidence(day, fit, waiting, attempts, seconds)
+            evidence = evidence_of(day, fit, waiting, attempts, seconds)
             write_json(self.folder / "evidence" / f"{day.date}.json", evidence)
             if self.reports:
                 write_daily_report(self.folder, after, self.chosen.gate)
@@ -215,7 +204,7 @@ class DailyJob:
         segments = {name: table[name].to_numpy() for name in self.scene.segments if name in table.column_names}
         metrics = {
             name: {
-                part: _finite(click_metrics(labels[chosen], values[chosen]))
+                part: finite(click_metrics(labels[chosen], values[chosen]))
                 for part, chosen in (("day", ~replayed), ("replayed", replayed))
                 if chosen.any()
             }
@@ -272,27 +261,6 @@ class DailyJob:
                 "replayed": tuple(self.replay.chosen([*state.replayed, *learned])),
             }
         return state.with_values(**values)
-
-    def _evidence(
-        self,
-        day: ArchivedDay,
-        fit: DayFit,
-        waiting: Mapping[str, DayFit],
-        attempts: Sequence[Attempt],
-        seconds: Mapping[str, float],
-    ) -> dict[str, Any]:
-        return {
-            "date": day.date,
-            "rows": day.rows,
-            "positives": day.positives,
-            "live_on_the_day": {"auc": _plain(fit.auc.value), "logloss": _plain(fit.logloss.value)},
-            "live_on_waiting_days": {date: _plain(one.auc.value) for date, one in waiting.items()},
-            "attempts": [
-                {"run": one.run, "learned": list(one.learned), "metrics": one.metrics, **one.decision.to_json()}
-                for one in attempts
-            ],
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        }
 
     def _vocabularies(
         self, journal: DayJournal, rows: pa.Table, known: Mapping[str, Vocabulary]
@@ -387,14 +355,6 @@ def _failure(held: HeldDay, *reasons: str) -> HeldDay:
 
 def _labels(table: pa.Table) -> np.ndarray:
     return table[c.LABEL].to_numpy().astype(np.float32)
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _plain(value) for name, value in metrics.items()}
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _only(folder: Path, kept: set[str]) -> None:

@@ -14,7 +14,7 @@ from data_exchange_center.owned_lock import owned_lock
 from data_exchange_center.vocabulary import FIRST
 from data_exchange_center.workspace import read_json, sha256
 from offline.incremental import job as job_module
-from offline.incremental.findings import Finding
+from offline.incremental.findings import Decision, Finding
 from offline.incremental.job import DailyJob
 from offline.incremental.state import JobState, load_state
 from offline.training.trainer import Trainer
@@ -96,11 +96,11 @@ def test_a_backlog_that_spoils_a_candidate_does_not_hold_the_day(folder: Path, m
 
 
 def _hold(*_: object) -> Any:
-    return job_module.Decision(False, (_finding(False),))
+    return Decision(False, (_finding(False),))
 
 
 def _promote(*_: object) -> Any:
-    return job_module.Decision(True, (_finding(True),))
+    return Decision(True, (_finding(True),))
 
 
 def _finding(passed: bool) -> Finding:
