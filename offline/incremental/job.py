@@ -299,6 +299,7 @@ class DailyJob:
             "rows_sha256": day.sha256,
             "live": state.live.model_dump(),
             "waiting": [held.date for held in state.waiting],
+            "replayed": list(state.replayed),
             "scene": self.scene.fingerprint,
             "settings": digest(self.chosen.model_dump(mode="json")),
         }
