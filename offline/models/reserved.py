@@ -10,15 +10,24 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import resource
 
 import torch
 from torch import Tensor
 
+SHARE = 8  # of a limit on the process, what one table may reserve
+
 
 def rows_that_fit(bytes_a_row: int) -> int:
-    """How many rows of a table this machine's memory could hold at most; rows are counted in int32."""
+    """How many rows of a table this machine's memory could hold at most; rows are counted in int32.
+
+    A limit set on the process (`ulimit -d`, `-v`) counts what is reserved, so a table takes a share of it: others and all else
+    need theirs.
+    """
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(memory // bytes_a_row, 2**31 - 1)
+    memory = min([memory, *(limit // SHARE for limit in limits if limit != resource.RLIM_INFINITY)])
+    return max(1, min(memory // bytes_a_row, 2**31 - 1))
 
 
 def reserve(rows: int, width: int, dtype: torch.dtype) -> Tensor:
