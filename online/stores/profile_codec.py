@@ -93,8 +93,9 @@ def decode_profile(user_id: Id, value: bytes) -> UserProfile:
     wide = flags & FLAG_WIDE
     expected = _HEADER.size + segment_bytes + terms_bytes + 4 * (terms + dimension) + rows * (17 if wide else 13)
     recent = 0
-    if flags & FLAG_RECENT and len(value) >= expected + _RECENT.size:
-        (recent,) = _RECENT.unpack_from(value, expected)
+    if flags & FLAG_RECENT:
+        if len(value) >= expected + _RECENT.size:
+            (recent,) = _RECENT.unpack_from(value, expected)
         expected += _RECENT.size + 8 * recent
     if len(value) != expected:
         raise StoreError(f"user {user_id!r}: the profile has {len(value)} bytes, its header says {expected}")
