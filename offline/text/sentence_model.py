@@ -37,8 +37,12 @@ def text_encoder(settings: Settings) -> Path:
     source = model_folder(settings.text.model)
     target = Workspace(settings).root / "offline" / "text_encoders" / _key(source, settings.text)
     if not (target / ABOUT).exists():
-        with atomic_folder(target) as temporary:
-            make_encoder(source, settings.text, temporary)
+        try:
+            with atomic_folder(target) as temporary:
+                make_encoder(source, settings.text, temporary)
+        except OSError:
+            if not (target / ABOUT).exists():  # else another process made the same one meanwhile
+                raise
     return target
 
 

@@ -128,6 +128,19 @@ def test_an_encoder_is_made_once_for_the_same_files_and_settings(tmp_path: Path)
     assert text_encoder(with_model(tmp_path / "one", model, ngram_longest=2)) != first
 
 
+def test_two_processes_may_make_the_same_encoder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_model(tmp_path, write_tiny_model(tmp_path / "model"))
+
+    def overtaken(*arguments: object) -> None:
+        monkeypatch.undo()
+        text_encoder(settings)
+        make_encoder(*arguments)
+
+    monkeypatch.setattr("offline.text.sentence_model.make_encoder", overtaken)
+    folder = text_encoder(settings)
+    assert (folder / ABOUT).exists() and [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     folder = text_encoder(with_model(tmp_path, write_tiny_model(tmp_path / "model")))
     with (folder / MODEL).open("ab") as file:
