@@ -7,6 +7,7 @@ POSITION = "position"  # int64, 0-based place of the row in the input: breaks ti
 RATING = "rating"  # float32, null where the log has none
 LABEL = "label"  # int8: 1 positive, 0 negative
 SPLIT = "split"  # string: train, test or online
+EVENT_ID = "event_id"  # string, identifies an event of a log in which one may come twice
 ROW_ID = "row_id"  # int64, identifies a row of the split table (its 0-based place in it)
 
 TITLE = "title"

@@ -17,8 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_exchange_center import columns as c
 from data_exchange_center.errors import DataError
 from data_exchange_center.settings import Settings
+from data_exchange_center.tables import first_of_each
 from data_exchange_center.workspace import Workspace, atomic_folder, read_table, write_table
 
 PREFIX = "batch-"
@@ -96,9 +98,7 @@ class EventArchive:
         if not parts:
             raise DataError(f"{self.folder}: no events of {day}; there are {', '.join(self.days()) or 'none at all'}")
         table = pa.concat_tables(parts).sort_by([("timestamp", "ascending"), ("received", "ascending")])
-        place = pa.array(range(table.num_rows))
-        first = table.append_column("place", place).group_by("event_id").aggregate([("place", "min")])
-        return table.take(first["place_min"].combine_chunks().sort())
+        return first_of_each(table, c.EVENT_ID)
 
 
 def archive_folder(settings: Settings) -> Path:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import Feature, FeatureSpec
 from data_exchange_center.raw_columns import ARROW
+from data_exchange_center.tables import cast_column
 from data_exchange_center.tokens import cleaned
 from data_exchange_center.vocabulary import UNKNOWN, Token, Vocabulary, fit_vocabulary
 
@@ -57,12 +58,14 @@ def ready_rows(spec: FeatureSpec, rows: pa.Table, ids: Ids, vectors: Vectors) ->
     made = rows
     for feature in spec.inputs:
         if growing(feature):
-            column = _cast(made, feature.name, ARROW[feature.vocabulary.token])  # type: ignore[union-attr]
+            column = cast_column(made, feature.name, ARROW[feature.vocabulary.token])  # type: ignore[union-attr]
             tokens = [cleaned(value) for value in column.to_pylist()]
             found = pa.array(ids(spec.vocabulary_of(feature).name, tokens), pa.int64())
             made = made.set_column(made.schema.get_field_index(feature.name), feature.name, found)
         elif feature.text:
-            given = ["" if value is None else value for value in _cast(rows, feature.text, pa.string()).to_pylist()]
+            given = [
+                "" if value is None else value for value in cast_column(rows, feature.text, pa.string()).to_pylist()
+            ]
             found = vectors(given)
             if found.shape != (len(rows), feature.length):
                 raise DataError(
@@ -100,7 +103,7 @@ def grown_vocabularies(
         policy = spec[name].vocabulary
         assert policy is not None  # noqa: S101  # owners have one
         kind = ARROW[policy.token]
-        tokens = [cleaned(value) for value in _cast(rows, name, kind).to_pylist()]
+        tokens = [cleaned(value) for value in cast_column(rows, name, kind).to_pylist()]
         made[name] = fit_vocabulary(name, policy, pa.array(tokens, kind), known=(known or {}).get(name))
     return made
 
@@ -117,12 +120,3 @@ def load_vocabularies(spec: FeatureSpec, folder: Path) -> dict[str, Vocabulary]:
 def growing_owners(spec: FeatureSpec) -> list[str]:
     """The features that own a growing vocabulary."""
     return [feature.name for feature in spec.inputs if growing(feature) and spec.vocabulary_of(feature) is feature]
-
-
-def _cast(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    if name not in rows.column_names:
-        raise DataError(f"the rows have no column {name!r} (they have {', '.join(rows.column_names)})", field=name)
-    try:
-        return rows[name].cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"column {name!r} is {rows[name].type}, declared is {kind}: {error}", field=name) from error

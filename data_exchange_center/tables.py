@@ -91,6 +91,26 @@ class Table:
             )
 
 
+def cast_column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column in the type that it is declared with.
+
+    Raises:
+        DataError: there is none, or its values do not fit; `field` names it.
+    """
+    if name not in rows.column_names:
+        raise DataError(f"the rows have no column {name!r} (they have {', '.join(rows.column_names)})", field=name)
+    try:
+        return rows[name].cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"column {name!r} is {rows[name].type}, declared is {kind}: {error}", field=name) from error
+
+
+def first_of_each(table: pa.Table, column: str) -> pa.Table:
+    """The first row with each value of a column, in the table's order."""
+    places = pa.table({column: table[column], "place": pa.array(range(len(table)))})
+    return table.take(places.group_by(column).aggregate([("place", "min")])["place_min"].combine_chunks().sort())
+
+
 def _ascends(values: pa.ChunkedArray) -> bool:
     """Whether each value is greater than the one before, which proves a long key unique without grouping it."""
     later, earlier = values.slice(1), values.slice(0, len(values) - 1)

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.dataset_info import DatasetInfo, write_dataset_info
-from data_exchange_center.errors import DataError, DataUnavailable
+from data_exchange_center.errors import DataUnavailable
 from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
-from data_exchange_center.tables import SPLIT_INTERACTIONS
+from data_exchange_center.tables import SPLIT_INTERACTIONS, cast_column
 from data_exchange_center.workspace import Workspace, read_table, write_table
 from offline.datasets.canonical import assemble
 from offline.datasets.registry import describe, load_dataset
-from offline.incremental.days import EVENT_ID, DayArchive
+from offline.incremental.days import DayArchive
 from offline.incremental.state import STATE, load_state
 from offline.preprocess.split import split_interactions
 
@@ -79,21 +79,11 @@ class ChainLog:
         }
         columns = {}
         for name in EVENT:
-            if name in rows.column_names:
-                values = rows[name]
-            elif name == c.RATING:
-                values = pa.nulls(len(rows), pa.float32())
+            if name == c.RATING and name not in rows.column_names:
+                columns[name] = pa.chunked_array([pa.nulls(len(rows), kinds[name])])
             else:
-                raise DataError(
-                    f"the rows have no column {name!r} (they have {', '.join(rows.column_names)})", field=name
-                )
-            try:
-                columns[name] = pc.cast(values, kinds[name])
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise DataError(
-                    f"column {name!r} is {values.type} and no {kinds[name]}: {error}", field=name
-                ) from error
-        return pa.table(columns | {EVENT_ID: _ids(rows, columns)})
+                columns[name] = cast_column(rows, name, kinds[name])
+        return pa.table(columns | {c.EVENT_ID: _ids(rows, columns)})
 
     def lay_out(self, run: Settings, known: pa.Table, new: pa.Table, part: str) -> int:
         """Writes the canonical tables and the split of a run's own workspace.
@@ -135,8 +125,8 @@ class ChainLog:
 
 def _ids(rows: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
     """The log's own event_id, or one made of user, item and time."""
-    if EVENT_ID in rows.column_names:
-        return pc.cast(rows[EVENT_ID], pa.string())
+    if c.EVENT_ID in rows.column_names:
+        return pc.cast(rows[c.EVENT_ID], pa.string())
     parts = [pc.cast(columns[name], pa.string()) for name in (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)]
     return pc.binary_join_element_wise(*parts, "|")
 
@@ -178,7 +168,7 @@ def dataset_rows(settings: Settings, *, before: str = "", on: str = "") -> Path:
             f"its days are {min(dates)} to {max(dates)}"
         )
     path = workspace.raw / "days" / (f"before-{before}.parquet" if before else f"{on}.parquet")
-    write_table(path, found.append_column(EVENT_ID, pc.cast(found[c.POSITION], pa.string())))
+    write_table(path, found.append_column(c.EVENT_ID, pc.cast(found[c.POSITION], pa.string())))
     return path
 
 

@@ -28,7 +28,6 @@ from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace, read_json, read_table, write_json, write_table
 from offline.incremental.chain_log import ChainLog
-from offline.incremental.days import EVENT_ID
 from offline.incremental.scene import Vocabularies
 from offline.models.ranker import Ranker
 from offline.preprocess.s2_term_trans import compute_features
@@ -94,9 +93,9 @@ class ChainScene:
             compute_features(own, [CUT], first)
             workspace = Workspace(own)
             table = read_table(workspace.features / "rows.parquet")
-            laid = read_table(workspace.split / "interactions.parquet", [c.RATING, EVENT_ID]).slice(first)
+            laid = read_table(workspace.split / "interactions.parquet", [c.RATING, c.EVENT_ID]).slice(first)
             scores = affinity_scores(own, "train" if len(known) else CUT, CUT, table)
-        for name, values in {**scores, c.RATING: laid[c.RATING], EVENT_ID: laid[EVENT_ID]}.items():
+        for name, values in {**scores, c.RATING: laid[c.RATING], c.EVENT_ID: laid[c.EVENT_ID]}.items():
             table = table.append_column(name, values if isinstance(values, pa.ChunkedArray) else pa.array(values))
         return table
 

@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.errors import DataError
+from data_exchange_center.tables import first_of_each
 from data_exchange_center.workspace import atomic_path, read_json, read_table, sha256, write_json
 
 log = logging.getLogger("marquee")
 
-ROWS, DAY, EVENT_ID = "rows.parquet", "day.json", "event_id"
+ROWS, DAY = "rows.parquet", "day.json"
 FEWEST = 2  # rows of a day: one to learn from, one to judge by
 
 
@@ -103,12 +104,11 @@ def read_day(path: Path) -> pa.Table:
     if pc.any(wrong).as_py():
         row = pc.index(wrong, True).as_py()
         raise DataError(f"{path}: row {row}: label {labels[row].as_py()!r} is neither 0 nor 1", field=c.LABEL)
-    if EVENT_ID in table.column_names:
-        places = pa.table({EVENT_ID: table[EVENT_ID], "place": np.arange(len(table))})
-        first = places.group_by(EVENT_ID).aggregate([("place", "min")])["place_min"].combine_chunks().sort()
+    if c.EVENT_ID in table.column_names:
+        first = first_of_each(table, c.EVENT_ID)
         if len(first) < len(table):
             log.warning("  %s: %d rows repeat an event_id and are left out", path, len(table) - len(first))
-            table = table.take(first)
+            table = first
     if len(table) < FEWEST:
         raise DataError(f"{path}: {len(table)} rows are no day to learn from and to judge by")
     return table
@@ -138,6 +138,8 @@ def sample_of(table: pa.Table, size: int) -> pa.Table:
 
 def chances(table: pa.Table, purpose: str) -> np.ndarray:
     """A number in [0, 1) of each row, by its event_id (its place, where it has none) and the purpose; float64 [rows]."""
-    names: Sequence[object] = table[EVENT_ID].to_pylist() if EVENT_ID in table.column_names else list(range(len(table)))
+    names: Sequence[object] = (
+        table[c.EVENT_ID].to_pylist() if c.EVENT_ID in table.column_names else list(range(len(table)))
+    )
     digests = (hashlib.blake2b(f"{purpose}|{name}".encode(), digest_size=8).digest() for name in names)
     return np.frombuffer(b"".join(digests), ">u8") / 2.0**64

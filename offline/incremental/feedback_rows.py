@@ -23,7 +23,7 @@ from data_exchange_center import columns as c
 from data_exchange_center.event_archive import judged
 
 Kind = Literal["interactions", "exposures"]
-REQUEST, EVENT_ID, OTHERS = "request_id", "event_id", "other_events"
+REQUEST, OTHERS = "request_id", "other_events"
 _SHOWN = [c.USER_ID, c.ITEM_ID, REQUEST]
 
 
@@ -54,8 +54,8 @@ def feedback_rows(
         until: end of the day, unix seconds: later events only answer.
         used: ids of events that rows of other days are made of.
     """
-    frame = events.to_pandas(types_mapper=_types).drop_duplicates(EVENT_ID)
-    frame = frame[~frame[EVENT_ID].isin(list(used))]
+    frame = events.to_pandas(types_mapper=_types).drop_duplicates(c.EVENT_ID)
+    frame = frame[~frame[c.EVENT_ID].isin(list(used))]
     found = [judged(event, value, positive_above) for event, value in zip(frame["event"], _values(frame), strict=True)]
     acted = np.array([one is not None for one in found], bool)
     actions = frame[acted].assign(
@@ -68,33 +68,33 @@ def feedback_rows(
         counts = {"interactions": len(rows)}
     else:
         rows, counts = _exposures(frame[~acted], actions, until, answer_seconds)
-    rows = rows.sort_values([c.TIMESTAMP, EVENT_ID], kind="stable")
+    rows = rows.sort_values([c.TIMESTAMP, c.EVENT_ID], kind="stable")
     return FeedbackRows(_table(rows, events.schema), counts)
 
 
 def _exposures(
     impressions: pd.DataFrame, actions: pd.DataFrame, until: int, answer_seconds: float
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    shown = impressions[impressions[c.TIMESTAMP] < until].sort_values([c.TIMESTAMP, EVENT_ID], kind="stable")
+    shown = impressions[impressions[c.TIMESTAMP] < until].sort_values([c.TIMESTAMP, c.EVENT_ID], kind="stable")
     known = shown[REQUEST].notna()
     again = known & shown.duplicated(_SHOWN)
     repeats, shown = shown[again], shown[~again]
     answers = actions[actions[REQUEST].notna()]
-    pairs = shown[[*_SHOWN, c.TIMESTAMP, EVENT_ID]].merge(answers, on=_SHOWN, suffixes=("", "_answer"))
+    pairs = shown[[*_SHOWN, c.TIMESTAMP, c.EVENT_ID]].merge(answers, on=_SHOWN, suffixes=("", "_answer"))
     waited = pairs[f"{c.TIMESTAMP}_answer"] - pairs[c.TIMESTAMP]
     pairs = pairs[(waited >= 0) & (waited <= answer_seconds)]
     # the last word counts; all that was said is used up with the impression
-    pairs = pairs.sort_values([f"{c.TIMESTAMP}_answer", f"{EVENT_ID}_answer"], kind="stable")
-    said = pairs.drop_duplicates(EVENT_ID, keep="last").set_index(EVENT_ID)
-    firsts = shown[[*_SHOWN, EVENT_ID]].merge(repeats[[*_SHOWN, EVENT_ID]], on=_SHOWN, suffixes=("", "_other"))
-    others = pd.concat([pairs.rename(columns={f"{EVENT_ID}_answer": f"{EVENT_ID}_other"}), firsts])
-    every = others.groupby(EVENT_ID)[f"{EVENT_ID}_other"].agg("|".join)
+    pairs = pairs.sort_values([f"{c.TIMESTAMP}_answer", f"{c.EVENT_ID}_answer"], kind="stable")
+    said = pairs.drop_duplicates(c.EVENT_ID, keep="last").set_index(c.EVENT_ID)
+    firsts = shown[[*_SHOWN, c.EVENT_ID]].merge(repeats[[*_SHOWN, c.EVENT_ID]], on=_SHOWN, suffixes=("", "_other"))
+    others = pd.concat([pairs.rename(columns={f"{c.EVENT_ID}_answer": f"{c.EVENT_ID}_other"}), firsts])
+    every = others.groupby(c.EVENT_ID)[f"{c.EVENT_ID}_other"].agg("|".join)
     shown = shown.assign(
-        label=shown[EVENT_ID].map(said["label"]).fillna(0).astype("int8"),
-        rating=shown[EVENT_ID].map(said["rating"]).astype("Float32"),
-        **{OTHERS: shown[EVENT_ID].map(every).where(shown[EVENT_ID].isin(every.index), None)},
+        label=shown[c.EVENT_ID].map(said["label"]).fillna(0).astype("int8"),
+        rating=shown[c.EVENT_ID].map(said["rating"]).astype("Float32"),
+        **{OTHERS: shown[c.EVENT_ID].map(every).where(shown[c.EVENT_ID].isin(every.index), None)},
     )
-    alone = actions[(actions[c.TIMESTAMP] < until) & ~actions[EVENT_ID].isin(pairs[f"{EVENT_ID}_answer"])]
+    alone = actions[(actions[c.TIMESTAMP] < until) & ~actions[c.EVENT_ID].isin(pairs[f"{c.EVENT_ID}_answer"])]
     counts = {
         "impressions": len(shown),
         "answered": len(said),
@@ -106,7 +106,7 @@ def _exposures(
 
 def events_in(rows: pa.Table) -> set[str]:
     """Ids of the events that rows are made of."""
-    found = set(rows[EVENT_ID].to_pylist())
+    found = set(rows[c.EVENT_ID].to_pylist())
     if OTHERS in rows.column_names:
         found.update(one for joined in rows[OTHERS].to_pylist() if joined for one in joined.split("|"))
     return found
@@ -129,7 +129,7 @@ def _table(rows: pd.DataFrame, schema: pa.Schema) -> pa.Table:
             c.TIMESTAMP: pa.array(rows[c.TIMESTAMP], pa.int64()),
             c.RATING: pa.array(rows["rating"], pa.float32()),
             c.LABEL: pa.array(rows["label"], pa.int8()),
-            EVENT_ID: pa.array(rows[EVENT_ID], pa.string()),
+            c.EVENT_ID: pa.array(rows[c.EVENT_ID], pa.string()),
             REQUEST: pa.array(rows[REQUEST], pa.string(), from_pandas=True),
             OTHERS: pa.array(rows[OTHERS], pa.string(), from_pandas=True),
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_exchange_center.errors import StoreError
 from data_exchange_center.feature_spec import Feature
+from data_exchange_center.ready_rows import growing
 from data_exchange_center.release import Release
 from data_exchange_center.vocabulary import Token, Vocabulary
 from online.stores.vocabulary_store import VocabularyStore
@@ -14,9 +15,7 @@ from online.stores.vocabulary_store import VocabularyStore
 
 def growing_features(release: Release) -> list[Feature]:
     """Features that own a vocabulary which grows."""
-    return [
-        feature for feature in release.spec().inputs if feature.vocabulary and feature.vocabulary.policy == "growing"
-    ]
+    return [feature for feature in release.spec().inputs if growing(feature)]
 
 
 def offline_vocabulary(release: Release, feature: str) -> Vocabulary:
