@@ -139,6 +139,13 @@ class ServeSettings(Section):
     )
     release_poll_ms: float = Field(200.0, gt=0, description="how old a worker's copy of the release pointer may be")
     max_body_bytes: int = Field(1_048_576, ge=1024)
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="proxies in front that each append the address they see to X-Forwarded-For; 0: the header is not read. One too "
+        "many lets clients write their own address",
+    )
     admin_token: str = Field("", description="bearer token of /admin; admin routes are off when empty", repr=False)
     log_answers: bool = Field(True, description="keep each answered list under its request_id")
     suppress_impressions_hours: float = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from flask import Flask, Response, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from online.api import admin, errors, events, health, metrics, predict, recommend, score, upload
 from online.api.http import REQUEST_ID, request_id
@@ -19,6 +20,9 @@ def build_app(own: Runtime) -> Flask:
     for module in (recommend, score, events, upload, predict, health, admin):
         app.register_blueprint(module.blueprint)
     errors.register(app)
+    if own.settings.serve.trusted_proxies:
+        # the address alone: nothing here depends on the scheme or the host that a proxy was asked for
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=own.settings.serve.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
 
     @app.before_request
     def start() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnxruntime
 import pyarrow as pa
@@ -26,6 +27,7 @@ from online.api.runtime import Runtime
 from online.stores import embedded_redis
 from online.stores.open import open_stores
 from online.stores.ports import Stores
+from online.stores.redis_vocabularies import RedisVocabularies
 from tests.factories import make_settings
 from tests.predict_release import BRANDS, CAPACITY, make_predict_release, publish_predictions
 
@@ -190,6 +192,21 @@ def test_a_client_that_may_bring_no_more_tokens_gets_unk(published: tuple[Settin
         new, known = predicted(limited, car_brand="not allowed"), predicted(limited)
     assert (new["matched_brand_id"], new["degraded"]) == (UNKNOWN, ["new_token"])
     assert (known["matched_brand_id"], known["degraded"]) == (FIRST + BRANDS.index("宝马"), [])
+
+
+@pytest.mark.parametrize(
+    ("proxies", "client"), [(0, "127.0.0.1"), (1, "198.51.100.7"), (2, "203.0.113.9")], ids="{} proxies".format
+)
+def test_the_limit_of_new_tokens_counts_by_the_address_that_trusted_proxies_saw(
+    published: tuple[Settings, Stores, Release], proxies: int, client: str
+) -> None:
+    forwarded = {"X-Forwarded-For": "192.0.2.1, 203.0.113.9, 198.51.100.7"}
+    with (
+        worker(published[0], trusted_proxies=proxies) as own,
+        patch.object(RedisVocabularies, "assign", autospec=True, side_effect=RedisVocabularies.assign) as assign,
+    ):
+        assert own.post("/repair/predict", json=ROW, headers=forwarded).status_code == 200
+    assert {call.args[5] for call in assign.call_args_list} == {client}  # after self, scene, feature, tokens, timeout
 
 
 def test_a_full_vocabulary_answers_unk(tmp_path: Path, published: tuple[Settings, Stores, Release]) -> None:
