@@ -17,7 +17,17 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from online.pipeline.context import SHARES
+
 REGISTRY = CollectorRegistry()
+
+
+def _counted(counter: Counter, *outcomes: str) -> Counter:
+    """The counter with its outcomes at zero from the start: what first appears as 1 has, to Prometheus, never increased."""
+    for outcome in outcomes:
+        counter.labels(outcome)
+    return counter
+
 
 _SECONDS = (0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.02, 0.03, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _STAGE_SECONDS = (0.0001, 0.0002, 0.0004, 0.0008, 0.0015, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -38,19 +48,32 @@ STAGES = Histogram(
 DEGRADED = Counter(
     "marquee_degraded", "Answers that had to do without a part, by the part.", ["part"], registry=REGISTRY
 )
-BREAKER_OPENINGS = Counter(
-    "marquee_breaker_openings",
-    "Times that a store failed several times in a row and was left alone for a while, by the part that it answers.",
-    ["part"],
-    registry=REGISTRY,
+BREAKER_OPENINGS = _counted(
+    Counter(
+        "marquee_breaker_openings",
+        "Times that a store failed several times in a row and was left alone for a while, by the part that it answers.",
+        ["part"],
+        registry=REGISTRY,
+    ),
+    *SHARES,
 )
 COLD_STARTS = Counter("marquee_cold_starts", "Answers to users whom the release does not know.", registry=REGISTRY)
-EVENTS = Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY)
-BLOCKINGS = Counter(
-    "marquee_item_blockings",
-    "Items that an administrator blocked or unblocked, or that the store refused to.",
-    ["outcome"],
-    registry=REGISTRY,
+EVENTS = _counted(
+    Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY),
+    "accepted",
+    "duplicate",
+    "refused",
+)
+BLOCKINGS = _counted(
+    Counter(
+        "marquee_item_blockings",
+        "Items that an administrator blocked or unblocked, or that the store refused to.",
+        ["outcome"],
+        registry=REGISTRY,
+    ),
+    "blocked",
+    "unblocked",
+    "refused",
 )
 BLOCKED_ITEMS = Gauge(
     "marquee_blocked_items",
@@ -58,8 +81,16 @@ BLOCKED_ITEMS = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemostrecent",
 )
-ANSWERS_LOGGED = Counter(
-    "marquee_answers_logged", "Answered lists: kept, dropped (queue full) or failed.", ["outcome"], registry=REGISTRY
+ANSWERS_LOGGED = _counted(
+    Counter(
+        "marquee_answers_logged",
+        "Answered lists: kept, dropped (queue full) or failed.",
+        ["outcome"],
+        registry=REGISTRY,
+    ),
+    "kept",
+    "dropped",
+    "failed",
 )
 UPLOADED_ROWS = Counter("marquee_uploaded_rows", "Rows of uploaded files that were scored.", registry=REGISTRY)
 UPLOAD_SECONDS = Histogram(
@@ -80,11 +111,15 @@ FEATURES_STALE = Gauge(
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
-RELEASE_LOADS = Counter(
-    "marquee_release_loads",
-    "Releases loaded after a flip of the pointer: ok or failed.",
-    ["outcome"],
-    registry=REGISTRY,
+RELEASE_LOADS = _counted(
+    Counter(
+        "marquee_release_loads",
+        "Releases loaded after a flip of the pointer: ok or failed.",
+        ["outcome"],
+        registry=REGISTRY,
+    ),
+    "ok",
+    "failed",
 )
 RELEASE_INFO = Gauge(
     "marquee_release_live",
