@@ -155,11 +155,12 @@ def down(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def publish(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Runs the publisher as a job of the stack; what it says is the answer."""
+    """Runs the publisher as a job of the stack, for the scene of the settings; what it says is the answer."""
+    scene = f"MARQUEE_FEATURES__SPEC={load_settings().scene}"
     arguments = ["--rollback"] if parsed.command == "rollback" else []
     arguments += ["--dry-run"] if getattr(parsed, "dry_run", False) else []
     arguments += ["--release", parsed.release] if parsed.release else []
-    done = compose("run", "--rm", "--no-TTY", "publisher", *arguments, capture=True)
+    done = compose("run", "--rm", "--no-TTY", "--env", scene, "publisher", *arguments, capture=True)
     try:
         said = json.loads(done.stdout.strip().rpartition("\n")[2])
     except json.JSONDecodeError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data_exchange_center.settings import ROOT
+from data_exchange_center.settings import ROOT, load_settings
 from docker import stack
 
 FILES = {
@@ -114,6 +114,27 @@ def test_the_stack_is_noted_while_it_is_up(environment: Path) -> None:
     assert stack.values()["COMPOSE_FILE"] == "compose.yaml:compose.local.yaml"
     stack.ensure_environment([])
     assert "COMPOSE_FILE" not in stack.values()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "scene"), [("ml-1m", "movielens"), ("criteo", "criteo"), ("my_log.yaml", "movielens")]
+)
+def test_the_publisher_of_the_stack_is_told_the_scene(
+    monkeypatch: pytest.MonkeyPatch, dataset: str, scene: str
+) -> None:
+    started: list[tuple[str, ...]] = []
+
+    def compose(*arguments: str, capture: bool) -> subprocess.CompletedProcess[str]:
+        started.append(arguments)
+        return subprocess.CompletedProcess([], 0, '{"ok": true, "flipped": true}\n')
+
+    monkeypatch.setattr(stack, "compose", compose)
+    monkeypatch.setenv("MARQUEE_DATA__DATASET", dataset)
+    with pytest.raises(SystemExit) as ended:
+        stack.main(["publish", "--release", "r1"])
+    assert ended.value.code == 0
+    assert [entry for entry in started[0] if "=" in entry] == [f"MARQUEE_FEATURES__SPEC={scene}"]
+    assert load_settings(environment={"MARQUEE_FEATURES__SPEC": scene}).scene == scene
 
 
 @pytest.mark.parametrize(
