@@ -23,8 +23,8 @@ class Finding(BaseModel):
 
     Attributes:
         problem: what is wrong with the rows.
-        rows: how many have it.
-        first: the first of them: file, line and what stands there.
+        rows: how many have it; 0 when something that is missing is the problem.
+        first: the first of them: file, line and what stands there; or what there is instead.
         action: what was done with them.
     """
 
@@ -36,6 +36,8 @@ class Finding(BaseModel):
     action: Literal["refused", "dropped", "kept"]
 
     def __str__(self) -> str:
+        if not self.rows:
+            return f"{self.problem}: {self.first}"
         return f"{self.problem}: {self.rows} row(s) {self.action}, first {self.first}"
 
 

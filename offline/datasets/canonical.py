@@ -13,7 +13,7 @@ The policy, the same for every dataset:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,8 @@ class Dataset:
         ITEMS.validate(self.items)
         INTERACTIONS.validate(self.interactions)
         same_id_type(self.users, self.items, self.interactions)
+        if not self.rows_read:
+            raise DataError("the log has no rows")
         if not self.interactions.num_rows:
             raise DataError(
                 "the dataset has no interactions left; see what was dropped: " + "; ".join(map(str, self.findings))
@@ -174,14 +176,13 @@ def years(titles: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def term_lists(text: pa.ChunkedArray, separator: str, nothing: str = "") -> pa.ChunkedArray:
     """Splits `Action|Comedy` into lists; empty, null and `nothing` give an empty list. Terms are trimmed and stay unique."""
-    values = [
-        list(
-            dict.fromkeys(
-                part.strip() for part in (one or "").split(separator) if part.strip() and part.strip() != nothing
-            )
-        )
-        for one in text.to_pylist()
-    ]
+    return clean_terms([(one or "").split(separator) for one in text.to_pylist()], nothing)
+
+
+def clean_terms(lists: Iterable[Sequence[str | None] | None], nothing: str = "") -> pa.ChunkedArray:
+    """One list of terms for each: trimmed, each once, in their order, without empty ones, nulls and `nothing`."""
+    trimmed = ([(one or "").strip() for one in terms or ()] for terms in lists)
+    values = [list(dict.fromkeys(one for one in terms if one and one != nothing)) for terms in trimmed]
     return pa.chunked_array([pa.array(values, STRINGS)])
 
 

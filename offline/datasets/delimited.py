@@ -6,11 +6,13 @@ line, to say which problems it has, how many rows have each, and where the first
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -100,8 +102,7 @@ def read_delimited(file: RawFile, layout: Layout) -> pa.Table:
 def rows(file: RawFile, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """Yields (line number from 1, fields) of each data row, slowly; broken text comes as lone surrogates."""
     with file.open() as stream:
-        encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
-        text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
+        text = _decoded(stream, layout)
         header_left = layout.names is None
         for line, fields in _fields(text, layout):
             if not header_left:
@@ -138,8 +139,7 @@ def diagnose(file: RawFile, layout: Layout) -> list[Finding]:
 def header(file: RawFile, layout: Layout) -> tuple[str, ...]:
     """The names in the file's first line."""
     with file.open() as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        for _, fields in _fields(text, layout):
+        for _, fields in _fields(_decoded(stream, layout), layout):
             return tuple(fields)
     raise DataError(f"{file}: is empty")
 
@@ -155,7 +155,32 @@ def _check_header(file: RawFile, layout: Layout) -> None:
     for name in layout.columns:
         if names.count(name) != 1:
             state = "is missing" if name not in names else "stands there more than once"
-            raise DataError(f"{file}:1: column {name!r} {state} (has {', '.join(names)})", field=name)
+            has = ", ".join(names)[:200]
+            raise DataError(f"{file}:1: column {name!r} {state} (has {has}){_advice(names, layout)}", field=name)
+
+
+def _advice(names: tuple[str, ...], layout: Layout) -> str:
+    """What to do about a header without the wanted column, where its form tells."""
+    if not all(letter.isprintable() or letter.isspace() for name in names for letter in name):
+        return "; this is no text in the encoding " + layout.encoding + ": set `encoding`, or write CSV or Parquet"
+    other = next((one for one in ";\t|," if len(names) == 1 and one in names[0]), "")
+    if other:
+        return f"; fields seem to be separated by {other!r}: set `separator`"
+    if any(name != name.strip() for name in names):
+        return "; names hold spaces at their ends"
+    return ""
+
+
+def _decoded(stream: IO[bytes], layout: Layout) -> io.TextIOWrapper:
+    """The stream as text, without a byte order mark; bytes that are not the encoding come as lone surrogates."""
+    encoding = codecs.lookup(layout.encoding).name
+    wide = encoding.startswith(("utf-16", "utf-32"))  # they have no such escape
+    return io.TextIOWrapper(
+        stream,
+        encoding="utf-8-sig" if encoding == "utf-8" else encoding,
+        errors="replace" if wide else "surrogateescape",
+        newline="",
+    )
 
 
 def _fields(text: io.TextIOWrapper, layout: Layout) -> Iterator[tuple[int, list[str]]]:

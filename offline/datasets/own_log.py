@@ -12,14 +12,16 @@ import pyarrow.compute as pc
 from data_exchange_center import columns as c
 from data_exchange_center.dataset_info import Finding
 from data_exchange_center.dataset_info import Labels as LabelSource
+from data_exchange_center.errors import DataError
 from data_exchange_center.workspace import sha256
-from offline.datasets.canonical import Dataset, Scale, assemble, codes
+from offline.datasets.canonical import LATEST, Dataset, Scale, assemble, codes
 from offline.datasets.delimited import UnreadableRows
 from offline.datasets.own_log_mapping import (
     EventLabels,
     ImpressionLabels,
     Interactions,
     Items,
+    Labels,
     Mapping,
     OutcomeLabels,
     PositivesOnly,
@@ -30,6 +32,7 @@ from offline.datasets.own_log_mapping import (
 )
 from offline.datasets.tabular import Read, Wanted, find_files, read_columns
 
+EARLIEST = 100_000_000  # unix seconds, in 1973: a log in which every millisecond is older holds seconds
 EVENT = "event"  # extra column of the interactions: the event's name, where the log has one
 SOURCES: dict[str, LabelSource] = {
     "rating": "ratings",
@@ -50,7 +53,7 @@ def read_own_log(path: Path, base: Path, positive_above: float) -> Dataset:
 
     Raises:
         DataUnavailable: the YAML or a file is not there.
-        DataError: a wrong YAML or a missing column.
+        DataError: a wrong YAML, a missing column, times in another unit than declared, or no positive row at all.
         UnreadableRows: rows that do not fit; each kind of problem with its count and its first row's file and line.
     """
     mapping = read_mapping(path)
@@ -68,16 +71,22 @@ def read_own_log(path: Path, base: Path, positive_above: float) -> Dataset:
     users = collected(mapping.users, _user_columns(mapping.users, mapping)) if mapping.users else None
     if problems or log is None:
         raise UnreadableRows(path, problems)
+    _check_unit(path, mapping.interactions, log.table[c.TIMESTAMP])
     findings: list[Finding] = []
     item_table = _unique(items, c.ITEM_ID, findings) if items else None
     user_table = _unique(users, c.USER_ID, findings) if users else None
     events = _labelled(log, mapping.interactions, positive_above, findings)
     labels = mapping.interactions.labels
+    if events.num_rows and not pc.any(pc.equal(events[c.LABEL], 1)).as_py():
+        raise DataError(
+            f"{path}: none of {events.num_rows} rows is a positive, so there is nothing to learn; {_seen(events, labels)}",
+            field="interactions.labels",
+        )
     scale = Scale(*labels.scale) if isinstance(labels, RatingLabels) and labels.scale else None
     return assemble(
         events,
         user_table,
-        None if item_table is None else _with_years(item_table),
+        None if item_table is None else _with_titles(item_table),
         labels=SOURCES[labels.kind],
         place=log.place,
         scale=scale,
@@ -94,6 +103,41 @@ def own_log_fingerprint(path: Path, base: Path) -> str:
         for file in find_files(source, base) if source else ():
             digest.update(f"{file.name} {sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _check_unit(path: Path, log: Interactions, times: pa.ChunkedArray) -> None:
+    """Refuses times that make sense in another unit only: they would all be read, as moments of another age."""
+    if not len(times):
+        return
+    oldest, newest = pc.min_max(times).as_py().values()
+    if oldest >= LATEST:
+        advice = "give the unit ms" if log.time.unit == "s" and oldest < LATEST * 1000 else "write them in seconds"
+    elif newest < EARLIEST and log.time.unit == "ms":
+        advice = "give the unit s"
+    else:
+        return
+    raise DataError(
+        f"{path}: read as {log.time.unit}, the times of {log.time.column!r} lie between {_day(oldest)} and {_day(newest)}; "
+        f"that is another unit: {advice}",
+        field="interactions.time.unit",
+    )
+
+
+def _day(seconds: int) -> str:
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def _seen(events: pa.Table, labels: Labels) -> str:
+    """What stands where positives were looked for, and what to change."""
+    if isinstance(labels, RatingLabels):
+        low, high = pc.min_max(events[c.RATING]).as_py().values()
+        return f"ratings in {labels.column!r} go from {low:g} to {high:g}: set `above`"
+    if isinstance(labels, EventLabels | ImpressionLabels):
+        names = pc.value_counts(events[EVENT].combine_chunks()).to_pylist()
+        common = sorted(names, key=lambda one: -one["counts"])[:5]
+        shown = ", ".join(f"{one['values']!r} ({one['counts']})" for one in common)
+        return f"{labels.column!r} holds {shown}: correct `positive`"
+    return "see the column of the labels"
 
 
 def _event_columns(log: Interactions) -> dict[str, Wanted]:
@@ -119,7 +163,7 @@ def _item_columns(items: Items, mapping: Mapping) -> dict[str, Wanted]:
     if items.terms:
         wanted[c.TERMS] = Wanted(items.terms.column, "terms", nullable=True, separator=items.terms.separator)
     if items.year:
-        wanted[c.YEAR] = Wanted(items.year, "string", nullable=True)
+        wanted[c.YEAR] = Wanted(items.year, "year", nullable=True)
     return wanted | {name: Wanted(one.column, one.type, nullable=True) for name, one in items.attributes.items()}
 
 
@@ -133,6 +177,7 @@ def _labelled(log: Read, interactions: Interactions, positive_above: float, find
     labels, table = interactions.labels, log.table
     table = table.append_column(c.POSITION, pa.array(np.arange(table.num_rows, dtype=np.int64)))
     if isinstance(labels, EventLabels | ImpressionLabels):
+        findings += _names_never_met(table[EVENT], labels)
         table = _without_ignored(table, log, labels, findings)
         positive = pc.is_in(table[EVENT], value_set=pa.array(labels.positive))
     elif isinstance(labels, RatingLabels):
@@ -151,6 +196,18 @@ def _labelled(log: Read, interactions: Interactions, positive_above: float, find
             table, log, superseded(table, labels.window), "impression that led to a positive event", findings
         )
     return table
+
+
+def _names_never_met(events: pa.ChunkedArray, labels: EventLabels | ImpressionLabels) -> list[Finding]:
+    """Names of events in the YAML that no row has: a typing error, or the other case."""
+    impressions = labels.impression if isinstance(labels, ImpressionLabels) else []
+    met = pc.unique(events).to_pylist()
+    there = ", ".join(map(repr, met[:10]))
+    return [
+        Finding(problem=f"event {name!r} of the YAML is in no row", rows=0, first=f"there are {there}", action="kept")
+        for name in (*labels.positive, *impressions, *labels.ignore)
+        if name not in met
+    ]
 
 
 def _without_ignored(
@@ -205,16 +262,9 @@ def _unique(read: Read, key: str, findings: list[Finding]) -> pa.Table:
     return read.table.filter(pa.array(first))
 
 
-def _with_years(items: pa.Table) -> pa.Table:
-    """Years as numbers: the first four digits of what stands there (`1999`, `1999-05-01`), 0 for anything else."""
-    made = items
-    if c.TITLE in made.column_names:
-        place = made.column_names.index(c.TITLE)
-        made = made.set_column(place, c.TITLE, pc.fill_null(made[c.TITLE], ""))
-    if c.YEAR in made.column_names:
-        digits = pc.extract_regex(pc.fill_null(made[c.YEAR], "").combine_chunks(), r"^(?P<year>\d{4})(?:\D|$)").field(
-            "year"
-        )
-        numbers = pc.fill_null(pc.cast(pc.if_else(pc.equal(digits, ""), None, digits), pa.int64()), 0)
-        made = made.set_column(made.column_names.index(c.YEAR), c.YEAR, numbers)
-    return made
+def _with_titles(items: pa.Table) -> pa.Table:
+    """The table with an empty title where there is none."""
+    if c.TITLE not in items.column_names:
+        return items
+    place = items.column_names.index(c.TITLE)
+    return items.set_column(place, c.TITLE, pc.fill_null(items[c.TITLE], ""))

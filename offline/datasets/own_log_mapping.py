@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,13 @@ class RatingLabels(Declared):
     above: float | None = None
     scale: tuple[float, float] | None = None
 
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale and scale[0] >= scale[1]:
+            raise ValueError(f"scale is [lowest, highest], not {list(scale)}")
+        return scale
+
 
 class EventLabels(Declared):
     """Events named in `positive` are positives, those in `ignore` are left out, all others are negatives."""
@@ -60,6 +68,13 @@ class ImpressionLabels(Declared):
     impression: list[str] = Field(min_length=1)
     ignore: list[str] = []
     window: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> ImpressionLabels:
+        both = sorted({*self.positive} & {*self.impression})
+        if both:
+            raise ValueError(f"{both[0]!r} cannot be a positive event and an impression")
+        return self
 
 
 class OutcomeLabels(Declared):
@@ -105,6 +120,22 @@ class Source(Declared):
     file: str
     separator: str = Field("", max_length=1)
     encoding: str = "utf-8"
+
+    @field_validator("separator")
+    @classmethod
+    def _check_separator(cls, separator: str) -> str:
+        if separator and (not separator.isascii() or separator in '"\r\n\0'):
+            raise ValueError("a separator is one ASCII character, and neither a quote nor a line end")
+        return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise ValueError(f"unknown encoding {encoding!r}; usual ones are utf-8, utf-16 and latin-1") from error
+        return encoding
 
 
 class Interactions(Source):

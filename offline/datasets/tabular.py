@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 from data_exchange_center.dataset_info import Finding
 from data_exchange_center.errors import DataError, DataUnavailable
 from data_exchange_center.tables import STRINGS
-from offline.datasets.canonical import term_lists
+from offline.datasets.canonical import clean_terms, term_lists
 from offline.datasets.delimited import Layout, UnreadableRows, line_of_row, read_delimited
 from offline.datasets.own_log_mapping import Source
 from offline.datasets.raw_files import RawFile
 
-Kind = Literal["int64", "float32", "float64", "string", "s", "ms", "iso", "flag", "terms"]
+Kind = Literal["int64", "float32", "float64", "string", "s", "ms", "iso", "flag", "terms", "year"]
 CSV_TYPES: dict[str, pa.DataType] = {
     "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(), "s": pa.float64(), "ms": pa.float64(),
 }  # fmt: skip
-FLAGS = {"1": True, "true": True, "0": False, "false": False}
+FLAGS = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Wanted:
     Attributes:
         column: its name in the file.
         kind: a type; or `s`, `ms`, `iso` for a time, which becomes int64 unix seconds; `flag` for 0/1, which becomes int8;
-            `terms` for a list of strings.
+            `terms` for a list of strings; `year` for an int64, 0 where there is none.
         nullable: an empty value means null; else it is a problem.
         separator: of terms.
     """
@@ -61,6 +61,8 @@ def find_files(source: Source, base: Path) -> list[Path]:
         found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     else:
         found = sorted(base.glob(source.file))
+    if not found and (base / pattern).is_file():  # a name that holds what patterns are made of
+        found = [base / pattern]
     files = [path for path in found if path.is_file()]
     if not files:
         raise DataUnavailable(
@@ -102,7 +104,7 @@ def read_columns(source: Source, base: Path, wanted: dict[str, Wanted]) -> Read:
 
 def _read_file(path: Path, source: Source, wanted: dict[str, Wanted]) -> tuple[pa.Table, Callable[[int], str]]:
     columns = sorted({one.column for one in wanted.values()})
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         raw = _read_parquet(path, columns)
         place = lambda row: f"{path} row {row + 1}"  # noqa: E731
     else:
@@ -146,8 +148,10 @@ def _convert(path: Path, values: pa.ChunkedArray, wanted: Wanted) -> tuple[pa.Ch
     """The values in their final type, and which rows are empty or do not fit. -> ([rows], [rows] bool)."""
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type) or pa.types.is_null(values.type):
         values = pc.cast(values, pa.string())
+    if wanted.nullable and pa.types.is_floating(values.type):  # some writers of Parquet say NaN for nothing
+        values = pc.if_else(pc.fill_null(pc.is_nan(values), False), pa.scalar(None, values.type), values)
     if wanted.kind == "terms":
         return _terms(path, values, wanted), np.zeros(len(values), dtype=bool)
     try:
@@ -188,7 +192,7 @@ def _numbers(kind: pa.DataType) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
 
 def _seconds(per_second: int) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
     def convert(values: pa.ChunkedArray) -> pa.ChunkedArray:
-        if pa.types.is_timestamp(values.type):
+        if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
             return _moments(values)
         numbers = _numbers(pa.float64())(values)  # exact up to 2^53: any second or millisecond of this era
         inside = pc.less(pc.abs(numbers), 2.0**62)
@@ -199,6 +203,8 @@ def _seconds(per_second: int) -> Callable[[pa.ChunkedArray], pa.ChunkedArray]:
 
 def _moments(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Timestamps, or text in ISO 8601, to unix seconds; without an offset they are UTC, and what is no time becomes null."""
+    if pa.types.is_date(values.type):
+        values = pc.cast(values, pa.timestamp("s"))
     if pa.types.is_timestamp(values.type):
         return pc.cast(pc.cast(values, pa.timestamp("s", values.type.tz), safe=False), pa.int64())
     if not pa.types.is_string(values.type):
@@ -211,26 +217,43 @@ def _moments(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _flags(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(values.type):
         values = pc.cast(values, pa.int64())
-    text = values.to_pandas() if pa.types.is_string(values.type) else pc.cast(values, pa.string()).to_pandas()
-    found = text.str.strip().str.lower().map(FLAGS)
-    return pa.chunked_array([pa.array(found.fillna(False).astype("int8"), pa.int8(), mask=found.isna().to_numpy())])
+    text = pc.ascii_lower(pc.utf8_trim_whitespace(pc.cast(values, pa.string())))
+    place = pc.index_in(text, value_set=pa.array(list(FLAGS)))
+    return pc.take(pa.array(list(FLAGS.values()), pa.int8()), place)
 
 
 def _terms(path: Path, values: pa.ChunkedArray, wanted: Wanted) -> pa.ChunkedArray:
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        return pc.cast(pc.fill_null(values, pa.scalar([], values.type)), STRINGS)
-    if not pa.types.is_string(values.type):
-        raise DataError(f"{path}: column {wanted.column!r} is {values.type}; terms are text or a list of text")
-    return term_lists(values, wanted.separator)
+    kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_type
+        if pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_integer(inner):
+            return clean_terms(pc.cast(values, STRINGS).to_pylist())
+    elif pa.types.is_string(kind):
+        return term_lists(values, wanted.separator)
+    raise DataError(
+        f"{path}: column {wanted.column!r} is {kind}; terms are text or a list of text", field=wanted.column
+    )
+
+
+def _years(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The first four digits of text like `1999-05-01`, whole numbers and dates; 0 for anything else. int64, never null."""
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return pc.fill_null(pc.year(values), 0)
+    if pa.types.is_floating(values.type):
+        whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 1e6))
+        values = pc.cast(pc.if_else(whole, values, None), pa.int64())
+    digits = pc.extract_regex(pc.fill_null(_strings(values), ""), r"^(?P<year>\d{4})(?:\D|$)")
+    found = pa.chunked_array([chunk.field("year") for chunk in digits.chunks], pa.string())
+    return pc.fill_null(pc.cast(pc.if_else(pc.equal(found, ""), None, found), pa.int64()), 0)
 
 
 _CONVERTERS: dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
     "int64": _integers, "string": _strings, "float32": _numbers(pa.float32()), "float64": _numbers(pa.float64()),
-    "s": _seconds(1), "ms": _seconds(1000), "iso": _moments, "flag": _flags,
+    "s": _seconds(1), "ms": _seconds(1000), "iso": _moments, "flag": _flags, "year": _years,
 }  # fmt: skip
 _EXPECTED = {
     "s": "unix seconds", "ms": "unix milliseconds", "iso": "a time in ISO 8601", "flag": "0, 1, true or false",
-    "int64": "an integer", "float32": "a number", "float64": "a number", "string": "text",
+    "int64": "an integer", "float32": "a number", "float64": "a number", "string": "text", "year": "a year",
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def test_empty_ids_and_times_are_refused_with_their_row(tmp_path: Path, form: st
 
 
 def test_an_outcome_other_than_yes_or_no_is_refused(tmp_path: Path) -> None:
-    frame("int64").assign(taken=["1", "True", "0", "false", "maybe", ""]).to_csv(tmp_path / "log.csv", index=False)
+    frame("int64").assign(taken=["1", "True", "0.0", "false", "maybe", ""]).to_csv(tmp_path / "log.csv", index=False)
     with pytest.raises(
         DataError, match=r"not 0, 1, true or false: 2 row\(s\) refused, first .*log.csv:6: taken = 'maybe'"
     ):
@@ -275,6 +275,111 @@ def test_an_event_that_the_yaml_does_not_name_is_no_impression(tmp_path: Path) -
     assert found["event that the YAML does not name"] == "log.csv:5: user_id 2, item_id 10, event 'scroll'"
 
 
+def test_times_in_another_unit_are_refused_not_moved_to_another_age(tmp_path: Path) -> None:
+    frame("int64").to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(DataError, match=r"lie between 1970-01-20 and 1970-01-20; .*give the unit s"):
+        read(tmp_path, mapping("log.csv", LABELS["rating"], unit="ms"))
+    times_in(frame("int64"), "ms").to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(DataError, match=r"read as s, the times of 'at' .*give the unit ms"):
+        read(tmp_path, mapping("log.csv", LABELS["rating"], unit="s"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (LABELS["events"] | {"positive": ["Buy"]}, r"'what' holds 'view' \(3\), 'buy' \(2\): correct `positive`"),
+        (LABELS["rating"] | {"above": 5}, r"ratings in 'stars' go from 1 to 5: set `above`"),
+    ],
+)
+def test_a_log_without_a_positive_is_refused_with_what_it_holds(
+    tmp_path: Path, labels: dict[str, Any], says: str
+) -> None:
+    frame("int64").to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(DataError, match=says):
+        read(tmp_path, mapping("log.csv", labels))
+
+
+def test_an_event_of_the_yaml_that_no_row_has_is_reported(tmp_path: Path) -> None:
+    frame("int64").to_csv(tmp_path / "log.csv", index=False)
+    dataset = read(tmp_path, mapping("log.csv", LABELS["events"] | {"positive": ["buy", "Like"]}))
+    assert [str(one) for one in dataset.findings if "Like" in one.problem] == [
+        "event 'Like' of the YAML is in no row: there are 'view', 'buy', 'scroll'"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "UTF8"])
+def test_the_header_is_read_in_the_declared_encoding(tmp_path: Path, encoding: str) -> None:
+    frame("string").rename(columns={"who": "wér"}).to_csv(tmp_path / "log.csv", index=False, encoding=encoding)
+    content = mapping("log.csv", LABELS["rating"], "string")
+    content["interactions"] |= {"encoding": encoding, "user": {"column": "wér", "type": "string"}}
+    assert read(tmp_path, content).interactions["user_id"].to_pylist()[0] == "u1"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"who;thing;at\n1;1;1\n", "fields seem to be separated by ';': set `separator`"),
+        ("who,thing,at\n".encode("utf-16"), "no text in the encoding utf-8"),
+        (b"PK\x03\x04\x00\x00", "no text in the encoding utf-8"),
+        (b"who, thing, at\n1, 1, 1\n", "names hold spaces at their ends"),
+        (b"who,thing,at\n", "the log has no rows"),
+    ],
+)
+def test_a_file_that_is_written_otherwise_says_how(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        read(tmp_path, mapping("log.csv", LABELS["positives_only"]))
+
+
+def test_a_file_name_may_hold_what_patterns_are_made_of(tmp_path: Path) -> None:
+    frame("int64").to_csv(tmp_path / "log[1].csv", index=False)
+    assert read(tmp_path, mapping("log[1].csv", LABELS["rating"])).rows_read == len(EVENTS)
+
+
+def test_items_in_parquet_may_leave_out_values_as_their_writer_likes(tmp_path: Path) -> None:
+    frame("int64").to_csv(tmp_path / "log.csv", index=False)
+    pq.write_table(
+        pa.table({
+            "id": [10, 11],
+            "tags": [["x", None, " y ", "", "x"], []],
+            "price": [float("nan"), 2.0],
+            "made": [1999.0, None],
+        }),
+        tmp_path / "items.parquet",
+    )  # fmt: skip
+    items = {
+        "file": "items.parquet", "id": "id", "terms": {"column": "tags"}, "year": "made", "attributes": {"price": "float32"},
+    }  # fmt: skip
+    dataset = read(tmp_path, mapping("log.csv", LABELS["rating"], items=items))
+    assert dataset.items.to_pylist() == [
+        {"item_id": 10, "genres": ["x", "y"], "year": 1999, "price": None},
+        {"item_id": 11, "genres": [], "year": 0, "price": 2.0},
+    ]
+
+
+def test_terms_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    frame("int64").to_csv(tmp_path / "log.csv", index=False)
+    pq.write_table(pa.table({"id": [10], "tags": [[{"name": "x"}]]}), tmp_path / "items.parquet")
+    with pytest.raises(DataError, match="column 'tags' is list.*terms are text or a list of text"):
+        read(
+            tmp_path,
+            mapping(
+                "log.csv", LABELS["rating"], items={"file": "items.parquet", "id": "id", "terms": {"column": "tags"}}
+            ),
+        )
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us")])
+def test_a_date_in_parquet_is_its_midnight_and_has_its_year(tmp_path: Path, kind: pa.DataType) -> None:
+    days = pa.array([19_000 + place for place in range(len(EVENTS))], pa.int32()).cast(pa.date32()).cast(kind)
+    log = pa.table({"who": frame("int64")["who"], "thing": frame("int64")["thing"], "at": days})
+    pq.write_table(log, tmp_path / "log.parquet")
+    items = {"file": "log.parquet", "id": "thing", "year": "at"}
+    dataset = read(tmp_path, mapping("log.parquet", LABELS["positives_only"], items=items))
+    assert dataset.interactions["timestamp"].to_pylist()[:2] == [19_000 * 86_400, 19_001 * 86_400]
+    assert dataset.items["year"].to_pylist() == [2022, 2022]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -312,6 +417,10 @@ def test_an_impression_is_superseded_exactly_when_a_positive_follows(
         ({"interactions": {"user": {"column": "who", "type": "float"}}}, "interactions.user.type"),
         ({"interactions": {"labels": {"kind": "clicks"}}}, "interactions.labels"),
         ({"interactions": {"labels": {"kind": "events", "column": "what", "positive": []}}}, "positive"),
+        ({"interactions": {"separator": "¦"}}, "a separator is one ASCII character"),
+        ({"interactions": {"encoding": "utf-99"}}, "unknown encoding 'utf-99'"),
+        ({"interactions": {"labels": LABELS["rating"] | {"scale": [5, 1]}}}, "scale is [lowest, highest]"),
+        ({"interactions": {"labels": LABELS["impressions"] | {"impression": ["buy"]}}}, "'buy' cannot be a positive"),
         ({"interactions": {"colour": "red"}}, "interactions.colour: Extra inputs"),
         ({"items": {"file": "items.csv", "id": "id", "attributes": {"genres": "string"}}}, "attribute 'genres'"),
     ],
