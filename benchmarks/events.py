@@ -95,10 +95,10 @@ def benchmark(single: int, batches: int, *, real: bool) -> dict[str, Any]:
         items = release.table("items", [c.ITEM_ID])[c.ITEM_ID].to_pylist()
         with marquee_server(settings) as url:
             address = (str(urlsplit(url).hostname), int(urlsplit(url).port or 80))
-            run(address, requests_of("warm", people, items, 50, 1), CLIENTS, 50, 30.0)
+            warm = run(address, requests_of("warm", people, items, 50, 1), CLIENTS, 50, 30.0)
             one = run(address, requests_of("one", people, items, single, 1), CLIENTS, single, 60.0)
             many = run(address, requests_of("many", people, items, batches, BATCH), CLIENTS, batches, 60.0)
-        sent = len(one.latencies_ms) + BATCH * len(many.latencies_ms) + 50
+        sent = len(warm.latencies_ms) + len(one.latencies_ms) + BATCH * len(many.latencies_ms)
         with closing(open_users(settings)) as users:
             assert isinstance(users, RedisUsers)  # noqa: S101  # for the type checker
             peer = plain_events_per_s(users, settings.scene)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+ANSWER_SECONDS = 30.0  # that the last answers have
+
 
 @dataclass(frozen=True)
 class Load:
@@ -101,7 +103,7 @@ def run(
     Args:
         address: loopback host and port.
         requests: sent in turn.
-        limit_s: ends the run early; what was answered until then counts.
+        limit_s: ends the run early: nothing is sent afterwards, and what is under way is waited for.
         keep_alive: False for a server that closes the connection after each answer.
     """
     if not ipaddress.ip_address(address[0]).is_loopback:
@@ -117,7 +119,7 @@ def run(
             connection.send(requests[sent % len(requests)])
             sent += 1
         waiting = clients
-        while waiting and time.perf_counter() - started < limit_s:
+        while waiting and time.perf_counter() - started < limit_s + ANSWER_SECONDS:
             for key, _ in selector.select(1.0):
                 connection = key.data
                 status = connection.status()
@@ -125,7 +127,7 @@ def run(
                     continue
                 latencies.append((time.perf_counter() - connection.sent) * 1000.0)
                 errors += not 200 <= status < 300
-                if sent < count:
+                if sent < count and time.perf_counter() - started < limit_s:
                     began = time.perf_counter()
                     if not keep_alive:
                         selector.unregister(connection.socket)
