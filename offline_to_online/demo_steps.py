@@ -21,11 +21,15 @@ GENERATED_CLICKS = 80_000  # rows that stand in for Criteo's sample, which has a
 
 
 def with_available_data(settings: Settings) -> Settings:
-    """The settings, or the same on generated data when the dataset cannot be had."""
+    """The settings, or the same on generated data when a public dataset can be fetched from nowhere.
+
+    Data that the user pointed to is never replaced: a path that does not exist stops the demo.
+    """
+    named = bool(settings.data.source) or settings.dataset_name != settings.data.dataset
     try:
         run_program("offline/datasets/s0_fetch_data.py", [], settings)
     except ProgramFailed as error:
-        if error.code != DataUnavailable.code:
+        if error.code != DataUnavailable.code or named:
             raise
         log.warning("%s", error.message)
         generated = "synthetic" if settings.scene == "movielens" else f"{settings.scene}-synthetic"
