@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.dataset_info import DatasetInfo, write_dataset_info
-from data_exchange_center.errors import DataUnavailable
+from data_exchange_center.errors import DataError, DataUnavailable
 from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.tables import SPLIT_INTERACTIONS, cast_column
 from data_exchange_center.workspace import Workspace, read_table, write_table
-from offline.datasets.canonical import assemble
+from offline.datasets.canonical import LATEST, assemble
 from offline.datasets.registry import describe, load_dataset
 from offline.incremental.days import DayArchive
 from offline.incremental.state import STATE, load_state
@@ -31,6 +31,7 @@ from offline.preprocess.split import split_interactions
 
 EVENT = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.RATING, c.LABEL)
 NEW = "new"
+SLACK_DAYS = 1
 
 
 class ChainLog:
@@ -121,6 +122,28 @@ class ChainLog:
             workspace.split / "interactions.parquet", SPLIT_INTERACTIONS.validate(_split(run, rows, fresh, part))
         )
         return int((~fresh).sum())
+
+
+def check_events(events: pa.Table, date: str) -> None:
+    """Refuses events without a user, an item or a time, and times that are no unix seconds or long after the day.
+
+    Events of earlier days are late ones and welcome; a day may also end some hours later somewhere than it does in UTC.
+
+    Raises:
+        DataError: the first such row.
+    """
+    for name in (c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.LABEL):
+        if events[name].null_count:
+            raise DataError(f"row {pc.index(pc.is_null(events[name]), True).as_py()}: {name!r} is empty", field=name)
+    times = events[c.TIMESTAMP].to_numpy()
+    end = (np.datetime64(date, "s").astype(int) + (1 + SLACK_DAYS) * 86_400) if date else LATEST
+    wrong = (times <= 0) | (times >= end)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        says = f"after {date}" if 0 < times[row] < LATEST else "no unix seconds"
+        raise DataError(
+            f"row {row}: {c.TIMESTAMP!r} is {times[row]}, {says} ({int(wrong.sum())} such rows)", field=c.TIMESTAMP
+        )
 
 
 def _ids(rows: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -27,7 +27,7 @@ from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace, read_json, read_table, write_json, write_table
-from offline.incremental.chain_log import ChainLog
+from offline.incremental.chain_log import ChainLog, check_events
 from offline.incremental.scene import Vocabularies
 from offline.models.ranker import Ranker
 from offline.preprocess.s2_term_trans import compute_features
@@ -81,6 +81,11 @@ class ChainScene:
             **{"data.store": str(run), "split.holdout": "online", "split.online_events": 0}
         )
 
+    def check(self, rows: pa.Table, date: str) -> None:
+        if self.log.info.labels == "positives_only":
+            raise SettingsError("the daily job judges by labels of both kinds, and this log holds positives only")
+        check_events(self.log.as_events(rows), date)
+
     def grown(self, rows: pa.Table, known: Vocabularies) -> dict[str, Vocabulary]:
         return {}
 
@@ -103,8 +108,6 @@ class ChainScene:
         if (run / RUN_FILE).exists():
             return
         known, held = (self.log.as_events(read_table(path)) for path in (train, validation))
-        if self.log.info.labels == "positives_only":
-            raise SettingsError("the daily job judges by labels of both kinds, and this log holds positives only")
         write_table(self.log.base, pa.concat_tables([known, held]))
         self.learned_anew(known, held, run)
         write_json(run / RUN_FILE, {"days": []})

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from data_exchange_center.errors import SettingsError
 from data_exchange_center.feature_spec import load_spec
-from data_exchange_center.ready_rows import grown_vocabularies, known_ids, ready_rows
+from data_exchange_center.ready_rows import grown_vocabularies, known_ids, raw_columns_of, ready_rows
 from data_exchange_center.settings import ROOT, Settings
+from data_exchange_center.tables import cast_column
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace
 from offline.incremental.scene import Vocabularies
@@ -74,6 +75,10 @@ class ClickScene:
         if self._given is not None:
             return self._given
         return CachedVectors(open_text_encoder(self.settings), Workspace(self.settings).offline / "text_vectors")
+
+    def check(self, rows: pa.Table, date: str) -> None:
+        for name, kind in raw_columns_of(self.spec).items():
+            cast_column(rows, name, kind)
 
     def grown(self, rows: pa.Table, known: Vocabularies) -> dict[str, Vocabulary]:
         return grown_vocabularies(self.spec, rows, known)

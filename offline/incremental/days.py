@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date as Date
 from pathlib import Path
@@ -52,22 +52,27 @@ class DayArchive:
         """File of a day's rows."""
         return self.folder / checked_date(date) / ROWS
 
-    def archive(self, date: str, source: Path | None = None) -> ArchivedDay:
-        """Takes a day in, once.
+    def archive(
+        self, date: str, source: Path | None = None, check: Callable[[pa.Table, str], object] = lambda rows, date: None
+    ) -> ArchivedDay:
+        """Takes a day in, once. Rows that are refused leave nothing behind, so that corrected ones can be given.
 
         Args:
             source: Parquet file of its rows; None when it lies in the archive already.
+            check: raises for rows that the scene cannot learn from.
 
         Raises:
             DataError: no rows, labels other than 0 and 1, or rows that differ from those that were archived before.
         """
         path, about = self.path(date), self.folder / date / DAY
         if source is not None and source.resolve() != path.resolve():
-            if path.exists() and about.exists() and sha256(source) != read_json(about)["sha256"]:
+            if path.exists() and about.exists() and sha256(_there(source)) != read_json(about)["sha256"]:
                 raise DataError(f"{date} is archived already, with other rows than {source}; a day does not change")
+            check(read_day(source), date)
             with atomic_path(path) as temporary:
-                shutil.copyfile(_there(source), temporary)
+                shutil.copyfile(source, temporary)
         table, digest = read_day(path), sha256(path)
+        check(table, date)
         found = ArchivedDay(date, len(table), int(pc.sum(table[c.LABEL]).as_py()), digest)
         if about.exists() and read_json(about)["sha256"] != digest:
             raise DataError(f"{path}: not the rows that {about} was written for; a day does not change")
@@ -94,7 +99,7 @@ def read_day(path: Path) -> pa.Table:
     """The rows of a day, each event once, the first that is there.
 
     Raises:
-        DataError: fewer rows than two, or a label that is missing or neither 0 nor 1.
+        DataError: fewer rows than two, an empty event_id, or a label that is missing or neither 0 nor 1.
     """
     table = read_table(_there(path))
     if c.LABEL not in table.column_names:
@@ -105,6 +110,9 @@ def read_day(path: Path) -> pa.Table:
         row = pc.index(wrong, True).as_py()
         raise DataError(f"{path}: row {row}: label {labels[row].as_py()!r} is neither 0 nor 1", field=c.LABEL)
     if c.EVENT_ID in table.column_names:
+        unnamed = pc.is_null(table[c.EVENT_ID])
+        if pc.any(unnamed).as_py():
+            raise DataError(f"{path}: row {pc.index(unnamed, True).as_py()}: {c.EVENT_ID} is empty", field=c.EVENT_ID)
         first = first_of_each(table, c.EVENT_ID)
         if len(first) < len(table):
             log.warning("  %s: %d rows repeat an event_id and are left out", path, len(table) - len(first))

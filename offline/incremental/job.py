@@ -79,6 +79,7 @@ class DailyJob:
             if (self.folder / "state.json").exists():
                 return {"already": True, **self._shown(load_state(self.folder))}
             table = read_day(history)
+            self.scene.check(table, "")
             journal = DayJournal(
                 self.folder / "work" / FIRST_RUN, {"rows": len(table), "scene": self.scene.fingerprint}
             )
@@ -120,7 +121,7 @@ class DailyJob:
         """
         with self._alone(f"the day {checked_date(date)}"):
             state = load_state(self.folder)
-            day = self.days.archive(date, source)
+            day = self.days.archive(date, source, self.scene.check)
             if date in state.finished:
                 return self._finished_before(state, day)
             late = [done for done in state.finished if done > date]

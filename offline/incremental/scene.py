@@ -29,6 +29,10 @@ class Scene(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    def check(self, rows: pa.Table, date: str) -> None:
+        """Raises DataError for raw rows of a day (of a history: "") that cannot be learned from."""
+        ...
+
     def grown(self, rows: pa.Table, known: Vocabularies) -> dict[str, Vocabulary]:
         """The growing vocabularies with the tokens of raw rows added; ids that are known do not change."""
         ...

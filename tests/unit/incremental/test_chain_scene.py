@@ -17,7 +17,7 @@ from data_exchange_center.release import find_release
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace, read_table, sha256, write_table
-from offline.incremental.chain_log import ChainLog, dates_of, is_chain
+from offline.incremental.chain_log import ChainLog, check_events, dates_of, is_chain
 from offline.incremental.chain_scene import ChainScene
 from offline.incremental.days import DayArchive
 from offline.incremental.sources import day_of, history_of
@@ -185,6 +185,28 @@ def test_rows_of_a_log_without_ratings_or_ids_of_events_are_events(tmp_path: Pat
     with pytest.raises(DataError, match="user_id"):
         log.as_events(rows.set_column(0, "user_id", pa.array(["x"])))
     assert np.dtype(log.as_events(rows)["label"].to_numpy().dtype) == np.int8
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("user_id", None, "row 1: 'user_id' is empty"),
+        ("timestamp", None, "row 1: 'timestamp' is empty"),
+        ("timestamp", 1_767_312_000_000, "row 1: 'timestamp' is 1767312000000, no unix seconds"),
+        ("timestamp", 1_767_312_000 + 3 * 86_400, "after 2026-01-02"),
+    ],
+)
+def test_a_malformed_row_of_a_day_is_refused_by_its_place(column: str, value: int | None, says: str) -> None:
+    good = {
+        "user_id": [1, 2],
+        "item_id": [1, 2],
+        "timestamp": [1_767_312_000, 1_767_312_000 - 9 * 86_400],
+        "label": [0, 1],
+    }
+    check_events(pa.table(good), "2026-01-02")  # late events are welcome
+    good[column][1] = value  # type: ignore[call-overload]
+    with pytest.raises(DataError, match=says):
+        check_events(pa.table(good), "2026-01-02")
 
 
 def test_rows_come_from_the_dataset_by_day(tmp_path: Path) -> None:

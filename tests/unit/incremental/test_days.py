@@ -40,6 +40,21 @@ def test_a_day_is_taken_in_once_and_does_not_change(tmp_path: Path) -> None:
         archive.archive("2026-01-03")
 
 
+def test_a_day_that_is_refused_leaves_nothing_behind_and_can_be_given_again(tmp_path: Path) -> None:
+    archive, source = DayArchive(tmp_path / "days"), tmp_path / "given.parquet"
+
+    def check(rows: pa.Table, date: str) -> None:
+        if "x" not in rows.column_names:
+            raise DataError(f"{date}: no x")
+
+    pq.write_table(table_of(100).drop_columns(["x"]), source)
+    with pytest.raises(DataError, match="2026-01-02: no x"):
+        archive.archive("2026-01-02", source, check)
+    assert not archive.path("2026-01-02").exists()
+    pq.write_table(table_of(100), source)
+    assert archive.archive("2026-01-02", source, check).rows == 100
+
+
 @pytest.mark.parametrize("date", ["2026-1-2", "../x", "yesterday", "20260102", ""])
 def test_a_date_is_a_date(tmp_path: Path, date: str) -> None:
     with pytest.raises(DataError, match="date"):
@@ -53,6 +68,7 @@ def test_a_date_is_a_date(tmp_path: Path, date: str) -> None:
         (table_of(2).set_column(0, "label", pa.array([1.0, 0.5])), "row 1: label 0.5"),
         (table_of(2).set_column(0, "label", pa.array([None, 1.0])), "row 0: label None"),
         (table_of(1), "1 rows are no day"),
+        (table_of(2).set_column(2, "event_id", pa.array(["a", None])), "row 1: event_id is empty"),
     ],
 )
 def test_rows_that_are_no_day_are_named(tmp_path: Path, table: pa.Table, message: str) -> None:
