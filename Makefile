@@ -85,7 +85,7 @@ down: .venv/.setup  ## the Docker stack, gone
 	@$(PY) docker/stack.py down
 
 test: .venv/.setup-dev lint  ## lint, types and all tests
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 lint: .venv/.setup-dev  ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash_safe_schedule import pytest_xdist_make_scheduler  # noqa: F401 - a hook
+from tests.schedule import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 
 MOST_BYTES = (
     10 * 2**30

@@ -26,14 +26,11 @@ PORTS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a port's fixture runs once per adapter; all tests of an adapter stay in one worker."""
+    """A test that asks for a port's fixture runs once per adapter."""
     for fixture, port in PORTS.items():
         if {fixture, "backend"} <= set(metafunc.fixturenames):  # a test file's own `scorer` needs no backend
-            chosen = [
-                pytest.param((port, name), id=name, marks=pytest.mark.xdist_group(name if name != "embedded" else port))
-                for name in BACKENDS[port]
-            ]
-            metafunc.parametrize("backend", chosen, indirect=True, scope="session")
+            chosen = [(port, name) for name in BACKENDS[port]]
+            metafunc.parametrize("backend", chosen, ids=[*BACKENDS[port]], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

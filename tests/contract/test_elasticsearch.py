@@ -28,7 +28,6 @@ from tests.servers.process import HOST
 from tests.servers.tls_proxy import OTHER_HOST
 
 NOTHING = np.empty(0, np.int32)
-pytestmark = pytest.mark.xdist_group("elasticsearch")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from online.stores.redis_users import UNPUBLISHED_SECONDS, RedisUsers, key
 from tests.servers import RedisServer
 from tests.servers.process import HOST
 
-pytestmark = pytest.mark.xdist_group("redis")
 T = 5.0
 
 

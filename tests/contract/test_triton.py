@@ -19,7 +19,6 @@ from tests.factories import TERMS, make_release
 from tests.servers import TritonServer, Unavailable
 
 CANDIDATES = 20
-pytestmark = pytest.mark.xdist_group("triton")
 
 
 @pytest.fixture(scope="module")

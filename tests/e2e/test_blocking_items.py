@@ -16,7 +16,7 @@ from tests.e2e.test_serving import PUBLISH, Running, free_port, running
 from tests.factories import make_release, make_settings
 from tests.servers import RedisServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("serving")]
+pytestmark = pytest.mark.e2e
 
 TOKEN = {"Authorization": "Bearer secret"}
 ITEMS = 40

@@ -12,7 +12,7 @@ from online.stores import embedded_redis
 from tests.e2e.test_serving import free_port
 from tests.factories import make_settings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("click-demo")]
+pytestmark = pytest.mark.e2e
 
 
 def test_from_generated_rows_to_a_scored_upload(tmp_path: Path) -> None:

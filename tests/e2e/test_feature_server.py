@@ -21,7 +21,7 @@ from tests.factories import make_release, make_settings
 from tests.servers import FeastServer
 from tests.servers.process import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("feature-server")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

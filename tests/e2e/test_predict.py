@@ -16,7 +16,7 @@ from tests.e2e.test_serving import PUBLISH, Running, free_port, running
 from tests.factories import make_settings
 from tests.predict_release import BRANDS, make_predict_release
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("predict")]
+pytestmark = pytest.mark.e2e
 
 NEW = tuple(f"新品牌 {number}" for number in range(8))
 

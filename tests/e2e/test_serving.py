@@ -23,7 +23,7 @@ from data_exchange_center.workspace import Workspace
 from online.stores import embedded_redis
 from tests.factories import make_release, make_settings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("serving")]
+pytestmark = pytest.mark.e2e
 
 SERVER = "online/main/s1_server.py"
 PUBLISH = "offline_to_online/publish.py"

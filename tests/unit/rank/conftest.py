@@ -18,7 +18,7 @@ Graphs = tuple[FittedEncoder, Ranker, ort.InferenceSession, ort.InferenceSession
 def tiny_graphs(kept_operators: None) -> Graphs:
     """A network of two members, and its graphs with one input a feature and with packed ones.
 
-    Two exports take a few seconds: tests that use them are of the xdist group "tiny graphs".
+    Two exports take a few seconds: the files of the tests that use them are a unit of tests/schedule.py.
     """
     encoder = tiny_encoder()
     torch.manual_seed(0)

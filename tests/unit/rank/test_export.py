@@ -17,7 +17,7 @@ from offline.rank.graph_export import export_graph, renamed
 from offline.rank.torch_scorer import TorchScorer
 from tests.unit.models.tiny_scene import tiny_encoder, tiny_ranker, tiny_request
 
-pytestmark = [pytest.mark.usefixtures("kept_operators"), pytest.mark.xdist_group("an export")]  # which is made once
+pytestmark = pytest.mark.usefixtures("kept_operators")
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,6 @@ def scorers(tiny_graphs: Graphs) -> dict[str, Scorer]:
     }
 
 
-@pytest.mark.xdist_group("tiny graphs")
 @given(raw=requests())
 @settings(max_examples=150, deadline=None)
 def test_any_numbers_get_finite_scores_that_torch_and_graphs_agree_on(scorers: dict[str, Scorer], raw: Raw) -> None:

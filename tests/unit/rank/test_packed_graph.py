@@ -54,7 +54,6 @@ def _assert_same_encoding(encoder: FittedEncoder, raw: Raw) -> None:
     assert all(np.array_equal(packed[name], single[name]) for name in single) and set(packed) == set(single)
 
 
-@pytest.mark.xdist_group("tiny graphs")
 @pytest.mark.parametrize("items", [1, 300])
 def test_the_packed_graph_gives_the_scores_of_the_other(items: int, tiny_graphs: Graphs) -> None:
     encoder, _, single, packed = tiny_graphs

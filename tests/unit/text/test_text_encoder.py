@@ -18,8 +18,6 @@ from offline.text.sentence_model import make_encoder, model_folder, open_text_en
 from offline.text.vector_cache import CachedVectors
 from tests.tiny_text import HEADS, HIDDEN, INNER, LAYERS, tiny_weights, write_tiny_model
 
-REAL = pytest.mark.xdist_group("sentence-model")  # one worker makes it
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
@@ -43,7 +41,6 @@ def with_model(store: Path, model: Path, **text: int) -> Settings:
     )
 
 
-@REAL
 def test_the_real_model_gives_the_similarities_that_its_publisher_shows(real: TextEncoder) -> None:
     vectors = real.encode(
         ["That is a happy person", "That is a happy dog", "That is a very happy person", "Today is a sunny day"]
@@ -52,7 +49,6 @@ def test_the_real_model_gives_the_similarities_that_its_publisher_shows(real: Te
     np.testing.assert_allclose(vectors[0] @ vectors[1:].T, [0.6945773, 0.9429150, 0.2568760], atol=2e-6)
 
 
-@REAL
 def test_brands_and_complaints_that_the_model_cannot_read_differ(real: TextEncoder) -> None:
     for texts, bound in (
         (["宝马", "奔驰", "奥迪", "比亚迪", "蔚来", "小鹏"], 0.7),

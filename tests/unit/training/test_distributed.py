@@ -33,10 +33,7 @@ from tests.unit.rank.click_files import click_files, files_config
 from tests.unit.training.clicks import click_ranker
 from tests.unit.training.one_of_two import RESUMED, RUNS, STREAMED, config_of, train_and_keep
 
-pytestmark = [
-    pytest.mark.usefixtures("kept_operators"),
-    pytest.mark.xdist_group("torchrun"),
-]  # whose runs are made once
+pytestmark = pytest.mark.usefixtures("kept_operators")
 CACHED = [name for name, values in RUNS.items() if values.get("data.cache", True)]
 
 

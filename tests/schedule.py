@@ -1,4 +1,8 @@
-"""A worker that dies costs its test and not the whole run.
+"""How the tests are shared out: a file's tests to one worker, the longest files first, and a worker that dies costs its test alone.
+
+`--dist loadfile`, so that what a module makes for its tests is made once. xdist's groups (`--dist loadgroup`) would say the
+same file by file, but xdist 3.8 does not see them any more since pytest 9.2 (pytest-dev/pytest-xdist#1386). Files that use the
+same servers or graphs make one unit (`UNITS`). Two workers end together when the long units come first (`LONGEST_FIRST`).
 
 xdist 3.8 puts all that a dead worker ever had back into the queue, with what was done long ago. A worker that gets such a unit has
 nothing to run, so it never reports and never gets another one: the run hangs. And the test that killed the worker would be
@@ -14,12 +18,26 @@ from contextlib import suppress
 
 import pytest
 from xdist.remote import Producer
-from xdist.scheduler import LoadGroupScheduling, Scheduling
+from xdist.scheduler import LoadFileScheduling, Scheduling
 from xdist.workermanage import WorkerController
 
+UNITS = {
+    "tests/contract/": "tests/contract/",  # a server each adapter
+    "tests/unit/rank/test_packed_graph.py": "tests/unit/rank/test_extreme_values.py",  # the same two graphs
+}
+LONGEST_FIRST: tuple[str, ...] = ()
 
-class CrashSafeScheduling(LoadGroupScheduling):
-    """`--dist loadgroup`, with what is left of a dead worker's tests given to the others."""
+
+def unit_of(test: str) -> str:
+    """The unit that a test belongs to: its file, unless several files share what they need."""
+    return next((unit for start, unit in UNITS.items() if test.startswith(start)), test.split("::", 1)[0])
+
+
+class UnitScheduling(LoadFileScheduling):
+    """`--dist loadfile` by units, with what is left of a dead worker's tests given to the others."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(nodeid)
 
     def remove_node(self, node: WorkerController) -> str | None:
         units = self.assigned_work.pop(node)
@@ -39,6 +57,8 @@ class CrashSafeScheduling(LoadGroupScheduling):
             super()._reschedule(node)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
+        longest = next((unit for unit in LONGEST_FIRST if unit in self.workqueue), next(iter(self.workqueue)))
+        self.workqueue.move_to_end(longest, last=False)
         # xdist notes the unit as the worker's before it sends it, so that remove_node finds it there
         with suppress(OSError):
             super()._assign_work_unit(node)
@@ -46,5 +66,5 @@ class CrashSafeScheduling(LoadGroupScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
-    """Takes the place of xdist's own for `--dist loadgroup`."""
-    return CrashSafeScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+    """Takes the place of xdist's own for `--dist loadfile`."""
+    return UnitScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
