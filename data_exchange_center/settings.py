@@ -223,6 +223,13 @@ class IncrementalSettings(Section):
         3, ge=1, le=1000, description="promoted runs that stay, the newest; one is needed to roll back to"
     )
     publish: bool = Field(True, description="a promoted candidate goes live; without, it is released only")
+    keep_releases: int = Field(
+        3,
+        ge=0,
+        le=100_000,
+        description="releases of promoted days that stay on disk, the newest; publishing removes older ones, but never what is "
+        "live, what the stores keep or hold, or what was made in another way; 0: all stay",
+    )
 
 
 class TextSettings(Section):

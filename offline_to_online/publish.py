@@ -6,7 +6,8 @@
 
 The plan is computed first and applied step by step. Steps that are done are noted in a journal: a publisher that was killed is
 simply run again, checks what it had written and goes on. Until the flip the live release is not touched; after it come only
-the stable names and the removal of old releases (`stores.keep_releases` stay).
+the stable names and the removal of old releases (`stores.keep_releases` stay in the stores, and of the daily job's releases
+`incremental.keep_releases` on disk).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from offline_to_online.journal import Journal
 from offline_to_online.lock import publish_lock
 from offline_to_online.parts import Part, open_for, parts_of
 from offline_to_online.rank.s1_feature_to_feast import verify_over_http
-from offline_to_online.retention import prune, releases_to_drop
+from offline_to_online.retention import prune, prune_disk, releases_to_drop
 from online.stores.open import open_users
 from online.stores.ports import Flip, Stores
 
@@ -44,7 +45,8 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
 
     Returns:
         release, previous (what was live before it), flipped, seconds, stores{users, items, features, scorer; a scorer release
-        has the last alone; feature_server, when the settings name one}, dropped; with `dry_run` also `plan`.
+        has the last alone; feature_server, when the settings name one}, dropped (from the stores), removed (from disk); with
+        `dry_run` also `plan`.
 
     Raises:
         ReleaseError: no such release, or its checksums do not hold.
@@ -74,6 +76,7 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
         if served:
             results["feature_server"]["stable_names"] = stable_names_follow(release, settings)
         dropped = prune(settings, stores, parts)
+        removed = prune_disk(settings, stores, parts, release.id)
         journal.close()
     return {
         "release": release.id,
@@ -82,6 +85,7 @@ def publish(settings: Settings, release_id: str = "", *, dry_run: bool = False) 
         "seconds": round(time.perf_counter() - started, 3),
         "stores": results,
         "dropped": dropped,
+        "removed": removed,
     }
 
 

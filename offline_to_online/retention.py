@@ -1,18 +1,22 @@
-"""Which releases the stores keep, and the removal of the others."""
+"""Which releases the stores and the disk keep, and the removal of the others."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-from data_exchange_center.release import list_releases
+from data_exchange_center.release import MANIFEST, list_releases
 from data_exchange_center.settings import Settings
+from data_exchange_center.workspace import Workspace, read_json
 from offline_to_online.parts import Part
 from online.stores.ports import Flip, Stores
 
 log = logging.getLogger("marquee")
+
+REMOVED = ".removed"
 
 GRACE_S = 60.0
 """Requests in flight may still name a release that was live this recently, and workers learn of a flip a moment late."""
@@ -57,3 +61,42 @@ def prune(settings: Settings, stores: Stores, parts: Sequence[Part]) -> list[str
         for part in parts:
             part.drop(stores, settings.scene, release)
     return dropped
+
+
+def stale_on_disk(settings: Settings, stores: Stores, parts: Sequence[Part], publishing: str = "") -> list[str]:
+    """Releases of the daily job that nobody needs on disk any more, oldest first.
+
+    The `incremental.keep_releases` newest stay, and so does every release that the stores keep or hold (the live one and those that
+    one can roll back to among them), that is newer than `publishing` (it may be about to be published), or that was not made by the
+    daily job: a person made it and removes it.
+
+    Args:
+        publishing: the release that is live, or is about to be.
+    """
+    keep, known = settings.incremental.keep_releases, list_releases(settings)
+    if not keep or publishing not in known:
+        return []
+    now, history = time.time(), stores.users.history(settings.scene)
+    needed = {
+        publishing,
+        *kept_releases(history, settings.stores.keep_releases, now, GRACE_S),
+        *held_releases(settings, stores, parts),
+        *known[known.index(publishing) :],
+    }
+    folder = Workspace(settings).releases
+    made = [release for release in known if "incremental" in read_json(folder / release / MANIFEST)]
+    return [release for release in made[: max(len(made) - keep, 0)] if release not in needed]
+
+
+def prune_disk(settings: Settings, stores: Stores, parts: Sequence[Part], live: str) -> list[str]:
+    """Removes those releases: out of sight by one renaming, then from disk; returns their ids."""
+    folder = Workspace(settings).releases
+    for left in folder.glob(f".*{REMOVED}"):  # by a publisher that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    stale = stale_on_disk(settings, stores, parts, live)
+    for release in stale:
+        log.info("  removing %s from disk", release)
+        hidden = folder / f".{release}{REMOVED}"
+        (folder / release).rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return stale

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 
 import numpy as np
 import pytest
 
 from data_exchange_center.errors import LockHeld, ReleaseError, StoreError
-from data_exchange_center.release import Release
+from data_exchange_center.release import MANIFEST, Release, list_releases
 from data_exchange_center.settings import Settings
-from data_exchange_center.workspace import Workspace
+from data_exchange_center.workspace import Workspace, write_json
 from offline_to_online import parts
 from offline_to_online.journal import journal_path, read_journal
 from offline_to_online.lock import publish_lock
@@ -20,7 +21,7 @@ from offline_to_online.rank.s1_feature_to_feast import sync_features
 from offline_to_online.rank.s2_model_to_triton import sync_model
 from offline_to_online.recall.s1_user_to_redis import sync_users
 from offline_to_online.recall.s2_item_to_es import sync_items
-from offline_to_online.retention import kept_releases
+from offline_to_online.retention import REMOVED, kept_releases
 from online.stores.open import open_stores
 from online.stores.ports import Flip
 from tests.factories import make_release, make_scorer_release
@@ -135,6 +136,36 @@ def test_old_releases_go_and_the_newest_stay(settings: Settings, monkeypatch: py
     assert stores.users.releases(settings.scene) == stores.items.releases() == kept
     assert stores.features.releases() == stores.scorer.releases() == kept
     stores.close()
+
+
+def of_the_daily_job(settings: Settings, seed: int) -> Release:
+    made = release_of(settings, seed)
+    write_json(made.path / MANIFEST, {**made.manifest, "incremental": {"date": f"2026-01-0{seed + 1}"}})
+    return made
+
+
+def test_releases_of_promoted_days_leave_the_disk_and_those_that_a_store_names_stay(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline_to_online.retention.GRACE_S", 0.0)
+    one_stays = settings.with_values(**{"incremental.keep_releases": 1})
+    by_hand, *days = [release_of(settings, 9), *(of_the_daily_job(settings, day) for day in range(4))]
+    for one in days[:2]:
+        publish(one_stays, one.id)
+    assert publish(one_stays, days[2].id)["removed"] == [days[0].id], "of two in the stores none goes"
+    assert list_releases(settings) == [by_hand.id, *(one.id for one in days[1:])], "the newest waits to be published"
+    assert rollback(one_stays)["release"] == days[1].id
+    assert publish(one_stays, days[1].id)["removed"] == [], "newer than what is live"
+    assert [path.name for path in Workspace(settings).releases.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_killed_publisher_had_begun_to_remove_is_removed_and_never_listed(settings: Settings) -> None:
+    release = release_of(settings, 0)
+    begun = release.path.with_name(f".older{REMOVED}")
+    shutil.copytree(release.path, begun)
+    assert list_releases(settings) == [release.id]
+    publish(settings)
+    assert not begun.exists() and release.path.exists()
 
 
 def test_the_live_release_and_those_before_it_are_kept_for_as_long_as_requests_may_name_them() -> None:
