@@ -1,7 +1,8 @@
 """Days that were held: what they taught waits, and is learned with a later day, or given up.
 
 A day is tried again with each day that follows. One that fails twice is quarantined: it is reported, kept in the archive, and
-never learned from unless a person says so. The backlog has limits of age and size, beyond which the oldest days are given up.
+never learned from unless a person accepts it (verdicts.py). The backlog has limits of age and size, beyond which the oldest days
+are given up.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
 from data_exchange_center.workspace import Workspace, read_json, read_table, write_json, write_table
-from offline.incremental.chain_log import ChainLog, check_events
+from offline.incremental.chain_log import ChainLog, check_events, dates_of
 from offline.incremental.scene import Vocabularies
 from offline.models.ranker import Ranker
 from offline.preprocess.s2_term_trans import compute_features
@@ -91,7 +91,10 @@ class ChainScene:
 
     def ready(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Table:
         events = self.log.as_events(rows)
-        known = self.log.events(self.log.learned_days()) if self.log.begun() else events.slice(0, 0)
+        # a day that is learned late is seen as on its own date: later days do not teach it what is alike
+        today = str(dates_of(events[c.TIMESTAMP].to_numpy().max(keepdims=True))[0])
+        learned = [date for date in self.log.learned_days() if date < today] if self.log.begun() else []
+        known = self.log.events(learned) if self.log.begun() else events.slice(0, 0)
         with tempfile.TemporaryDirectory(prefix="ready-", dir=_made(self.log.state)) as place:
             own = self.workspace_of(Path(place))
             first = self.log.lay_out(own, known, events, c.TEST)

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_exchange_center.errors import DataError
+from data_exchange_center.errors import DataError, ReleaseError
 from data_exchange_center.programs import run_program
 from data_exchange_center.release import find_release, list_releases
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import sha256, write_json
+from data_exchange_center.workspace import Workspace, sha256, write_json
 from offline.incremental.journal import DayJournal
 from offline.incremental.scene import Scene
 from offline.incremental.state import JobState
@@ -69,13 +69,14 @@ class Released:
         """See Delivery.
 
         Raises:
-            DataError: what is live is no run of the job, or one whose folder is gone.
+            DataError: what is live is no run of the job, or one whose folder is gone. What a job made live that was killed
+                before it could say so is no contradiction: the job that is run again says it.
         """
         if not self._publishes:
             return state
         live = run_program(ONLINE_STATE, [], self.settings, PROGRAM_S)["live"]
         known = [one.release for one in state.promoted]
-        if not live or live == known[-1]:
+        if not live or live == known[-1] or (live not in known and self._of_a_killed_job(live)):
             return state
         if live not in known:
             raise DataError(
@@ -108,6 +109,22 @@ class Released:
         if self._publishes:
             run_program(PUBLISH, ["--release", release], self.settings, PROGRAM_S)
         return release
+
+    def _of_a_killed_job(self, live: str) -> bool:
+        """Whether the release was made of a run that lies among the job's."""
+        try:
+            note = find_release(self.settings, live, verify=False).manifest.get("incremental", {})
+        except ReleaseError:
+            return False
+        weights = (
+            Workspace(self.settings).offline
+            / "incremental"
+            / "runs"
+            / str(note.get("run", ""))
+            / NETWORK
+            / WEIGHTS_FILE
+        )
+        return weights.is_file() and sha256(weights) == note.get("network_sha256")
 
     def _packed_before(self, note: Mapping[str, Any]) -> str:
         """The release of a job that was killed before it could note it; "" when there is none."""

@@ -4,7 +4,7 @@
                 work/<date>/                  journal, vocabularies and candidates of a job that is not done
                 ready/<date>/                 train.parquet and validation.parquet of days that wait or are learned again
                 replay/<date>.parquet         samples of promoted days (replay.py)
-                runs/<name>/                  promoted runs, the newest last
+                runs/<name>/                  promoted runs, the newest last; <date>-accepted of a day that a person accepted
                 evidence/<date>.json          what the gate looked at, and report.html over all days
 
 A job that is killed anywhere is simply run again. Until the state is replaced nothing of a job counts: its candidate is trained
@@ -18,6 +18,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from data_exchange_center.errors import DataError
 from data_exchange_center.owned_lock import owned_lock
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import Workspace, atomic_folder, read_table, write_json, write_table
+from data_exchange_center.workspace import Workspace, atomic_folder, read_json, read_table, write_json, write_table
 from offline.incremental.backlog import HeldDay, after_job
 from offline.incremental.day_fit import DayFit, fit_of, unlike_the_others
 from offline.incremental.days import ArchivedDay, DayArchive, checked_date, read_day, split_day
@@ -41,6 +42,7 @@ from offline.incremental.replay import Replay
 from offline.incremental.report import write_daily_report
 from offline.incremental.scene import Scene
 from offline.incremental.state import JobState, Live, Outcome, load_state
+from offline.incremental.verdicts import discarded, given, held_day
 from offline.training.config import digest
 from offline.training.metrics import click_metrics
 
@@ -131,6 +133,87 @@ class DailyJob:
                 )
             return self._done(state, day)
 
+    def accept(self, date: str, by: str, why: str) -> dict[str, Any]:
+        """Learns a day that was held, because a person found it good, and makes the candidate live whatever the gate finds.
+
+        What the gate finds is kept as evidence, and the day counts as a good one from then on: later days are compared with it too.
+
+        Args:
+            date: of a day that waits, or was given up. by, why: for the record.
+
+        Raises:
+            LockHeld: another job is at work. DataError: the day is none of these, or its rows are not those that were held.
+        """
+        with self._alone(f"the acceptance of {checked_date(date)}"):
+            state = load_state(self.folder)
+            if state.finished.get(date) and state.finished[date].outcome == "accepted":
+                return {"already": True, **self._result(state, date)}
+            held_day(state, date)
+            day = self.days.archive(date)
+            if day.sha256 != state.finished[date].rows_sha256:
+                raise DataError(f"{date}: the archive holds other rows than those that were held")
+            return self._accepted(self.delivery.as_live(state), day, by, why)
+
+    def _accepted(self, state: JobState, day: ArchivedDay, by: str, why: str) -> dict[str, Any]:
+        started = time.perf_counter()
+        date, run = day.date, f"{day.date}-accepted"
+        journal = DayJournal(self.folder / "work" / run, self._head(state, day))
+        if journal.fresh:
+            _only(self.folder / "runs", {one.run for one in state.promoted})
+        verdict = given(journal.once("verdict", lambda: self._verdict(date, "accepted", by, why)))
+        rows = read_day(self.days.path(date))
+        self._made_ready(
+            date, rows, self._vocabularies(journal, rows, self.scene.vocabularies_of(self._run(state.live)))
+        )
+        fit = self._fit(state, date)
+        attempt = self._attempt(state, journal, [date], fit, run)
+        release = self.delivery.deliver(self.scene, self.folder / "runs" / run, {"date": date, "run": run}, journal)
+        outcome = state.finished[date].model_copy(
+            update={"outcome": "accepted", "learned": (date,), "release": release}
+        )
+        after = state.with_values(
+            waiting=tuple(one for one in state.waiting if one.date != date),
+            given_up=tuple(one for one in state.given_up if one.date != date),
+            finished={**state.finished, date: outcome},
+            verdicts=(*state.verdicts, verdict),
+            **self._promoted(state, Live(run=run, release=release, date=date), {date: fit}),
+        )
+        self._add_evidence(date, evidence_of(day, fit, {}, [attempt], {}))
+        self._committed(after)
+        return {**self._result(after, date), "job_seconds": time.perf_counter() - started}
+
+    def discard(self, date: str, by: str, why: str) -> dict[str, Any]:
+        """Takes a day that was held out of the backlog for good; its rows stay in the archive.
+
+        Raises:
+            LockHeld: another job is at work. DataError: the day neither waits nor was given up.
+        """
+        with self._alone(f"the discarding of {checked_date(date)}"):
+            state = load_state(self.folder)
+            if state.finished.get(date) and state.finished[date].outcome == "discarded":
+                return {"already": True, **self._result(state, date)}
+            after = discarded(state, given(self._verdict(date, "discarded", by, why)))
+            self._committed(after)
+            return self._result(after, date)
+
+    def _verdict(self, date: str, verdict: str, by: str, why: str) -> dict[str, str]:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return {"date": date, "verdict": verdict, "by": by, "at": at, "why": why}
+
+    def _add_evidence(self, date: str, more: Mapping[str, Any]) -> None:
+        """Keeps what was found when the day was held, and what was found now behind it; once, however often this is called."""
+        path = self.folder / "evidence" / f"{date}.json"
+        before, runs = read_json(path), {one["run"] for one in more["attempts"]}
+        attempts = [one for one in before["attempts"] if one["run"] not in runs]
+        write_json(path, {**before, "attempts": [*attempts, *more["attempts"]]})
+
+    def _committed(self, after: JobState) -> None:
+        """What a person decided becomes part of the state, and shows in the report."""
+        if self.reports:
+            write_daily_report(self.folder, after, self.chosen.gate)
+        after.save(self.folder)
+        self._tidy(after)
+
     def _done(self, state: JobState, day: ArchivedDay) -> dict[str, Any]:
         started = time.perf_counter()
         state = self.delivery.as_live(state)
@@ -177,9 +260,11 @@ class DailyJob:
             return [[*good, date], [date]]
         return [[date]]
 
-    def _attempt(self, state: JobState, journal: DayJournal, dates: Sequence[str], fit: DayFit) -> Attempt:
-        """Trains and judges one candidate."""
-        name = dates[-1] if len(dates) == 1 else f"{dates[-1]}-with-{len(dates) - 1}"
+    def _attempt(
+        self, state: JobState, journal: DayJournal, dates: Sequence[str], fit: DayFit, name: str = ""
+    ) -> Attempt:
+        """Trains and judges one candidate; its run is named after the days, unless a name is given."""
+        name = name or (dates[-1] if len(dates) == 1 else f"{dates[-1]}-with-{len(dates) - 1}")
         live, run = self._run(state.live), self.folder / "runs" / name
         new, again = ([self._ready(date) / TRAIN for date in days] for days in (dates, self._rehearsed(state)))
         self.scene.update(live, new, journal.folder / "vocabularies", run, again)
@@ -252,16 +337,20 @@ class DailyJob:
         }
         if promoted:
             fits = {day.date: fit, **waiting}
-            new = [fits[date] for date in learned if np.isfinite([fits[date].auc.value, fits[date].auc.error]).all()]
-            for date in learned:
-                self.replay.keep(date, read_table(self._ready(date) / VALIDATION))
             live = Live(run=last.run, release=release, date=day.date)
-            values |= {
-                "promoted": (*state.promoted, live)[-self.chosen.keep_runs :],
-                "fits": tuple(sorted([*state.fits, *new], key=lambda one: one.date)[-self.chosen.compared_days :]),
-                "replayed": tuple(self.replay.chosen([*state.replayed, *learned])),
-            }
+            values |= self._promoted(state, live, {date: fits[date] for date in learned})
         return state.with_values(**values)
+
+    def _promoted(self, state: JobState, live: Live, learned: Mapping[str, DayFit]) -> dict[str, Any]:
+        """What changes in the state with a run that goes live; the learned days' samples are kept for replay."""
+        new = [fit for fit in learned.values() if np.isfinite([fit.auc.value, fit.auc.error]).all()]
+        for date in learned:
+            self.replay.keep(date, read_table(self._ready(date) / VALIDATION))
+        return {
+            "promoted": (*state.promoted, live)[-self.chosen.keep_runs :],
+            "fits": tuple(sorted([*state.fits, *new], key=lambda one: one.date)[-self.chosen.compared_days :]),
+            "replayed": tuple(self.replay.chosen([*state.replayed, *learned])),
+        }
 
     def _vocabularies(
         self, journal: DayJournal, rows: pa.Table, known: Mapping[str, Vocabulary]

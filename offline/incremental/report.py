@@ -43,6 +43,7 @@ def write_daily_report(folder: Path, state: JobState, gate: str) -> Path:
         days=[_row(day, state) for day in reversed(days)],
         waiting=state.waiting,
         given_up=state.given_up,
+        verdicts=state.verdicts,
         findings=days[-1]["attempts"][-1]["findings"] if days else [],
         newest=dates[-1] if dates else "",
         pictures={name: base64.b64encode(picture(figure)).decode() for name, figure in figures.items() if figure},

@@ -24,12 +24,12 @@ class Outcome(_Model):
     """How a day ended.
 
     Attributes:
-        outcome: promoted or held. reasons: why it was held.
+        outcome: promoted, held, or what a person decided about a day that was held. reasons: why it was held.
         rows_sha256: of the day's archived rows.
         learned: days whose rows the promoted candidate learned from. release: of it, "" without one.
     """
 
-    outcome: Literal["promoted", "held"]
+    outcome: Literal["promoted", "held", "accepted", "discarded"]
     reasons: tuple[str, ...]
     rows_sha256: str
     learned: tuple[str, ...]
@@ -44,6 +44,20 @@ class Live(_Model):
     date: str
 
 
+class Verdict(_Model):
+    """What a person decided about a day that was held: it is learned all the same, or never tried again.
+
+    Attributes:
+        by, at, why: who, when (UTC), and for what reason.
+    """
+
+    date: str
+    verdict: Literal["accepted", "discarded"]
+    by: str
+    at: str
+    why: str
+
+
 class JobState(_Model):
     """The whole.
 
@@ -53,6 +67,7 @@ class JobState(_Model):
         replayed: days that may be replayed.
         waiting: the backlog. given_up: quarantined days and those beyond the backlog's limits.
         finished: date -> outcome.
+        verdicts: every one, in the order in which they were given.
     """
 
     promoted: tuple[Live, ...]
@@ -61,6 +76,7 @@ class JobState(_Model):
     waiting: tuple[HeldDay, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
     finished: dict[str, Outcome] = {}
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def live(self) -> Live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from data_exchange_center.errors import DataError
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import read_json
+from data_exchange_center.workspace import Workspace, read_json, sha256
 from offline.incremental import delivery
 from offline.incremental.delivery import Released
 from offline.incremental.state import JobState, Live
+from offline.models.ranker import WEIGHTS_FILE
+from offline.rank.click_run import NETWORK
 from tests.factories import make_settings
 
 KNOWN = Vocabulary("brand", ("a", "b"), 10)
@@ -86,3 +89,16 @@ def test_before_the_scene_is_live_the_fit_gives_the_numbers(
     alone = Released(settings.with_values(**{"incremental.publish": False}))
     assert alone.numbered({"brand": KNOWN}, {}) == {"brand": KNOWN} and len(online.asked) == 1
     assert alone.as_live(state()) == state()
+
+
+def test_what_a_killed_job_made_live_is_its_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked(monkeypatch, Online("release-four"))
+    weights = Workspace(settings).offline / "incremental" / "runs" / "four" / NETWORK / WEIGHTS_FILE
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    found = SimpleNamespace(manifest={"incremental": {"run": "four", "network_sha256": sha256(weights)}})
+    monkeypatch.setattr(delivery, "find_release", lambda *_, **__: found)
+    assert Released(settings).as_live(state()) == state()
+    weights.write_bytes(b"of another training")
+    with pytest.raises(DataError, match="has no run of it"):
+        Released(settings).as_live(state())

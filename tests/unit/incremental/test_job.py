@@ -148,6 +148,96 @@ def test_a_job_killed_anywhere_ends_like_one_that_was_not(
     assert held(folder) == whole
 
 
+@pytest.fixture(scope="module")
+def after_poison(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose second day was held, failed again with the third, and is quarantined."""
+    folder = tmp_path_factory.mktemp("poison") / "job"
+    shutil.copytree(first, folder)
+    for day, flipped in enumerate((0.0, 0.4, 0.0)):
+        done(folder, day, flipped=flipped)
+    return folder
+
+
+@pytest.fixture
+def quarantined(after_poison: Path, tmp_path: Path) -> Path:
+    shutil.copytree(after_poison, tmp_path / "job")
+    return tmp_path / "job"
+
+
+def test_an_accepted_day_is_learned_and_says_who_found_it_good(quarantined: Path) -> None:
+    job = job_of(quarantined, reports=True)
+    before = load_state(job.folder)
+    result = job.accept(DAYS[1], "Ada", "a campaign, not a fault")
+    state = load_state(job.folder)
+    assert (result["outcome"], result["learned"], result["run"]) == ("accepted", [DAYS[1]], f"{DAYS[1]}-accepted")
+    assert state.given_up == () and state.finished[DAYS[1]].reasons == before.finished[DAYS[1]].reasons
+    assert [(one.by, one.why) for one in state.verdicts] == [("Ada", "a campaign, not a fault")]
+    assert DAYS[1] in state.replayed and DAYS[1] in {fit.date for fit in state.fits}
+    assert "a campaign, not a fault" in (job.folder / "report.html").read_text(encoding="utf-8")
+    attempts = read_json(job.folder / "evidence" / f"{DAYS[1]}.json")["attempts"]
+    assert [one["run"] for one in attempts] == [DAYS[1], f"{DAYS[1]}-accepted"]
+    learned = held(quarantined)
+    assert job.accept(DAYS[1], "Bob", "again")["already"] and held(quarantined) == learned
+    assert done(quarantined, 3)["outcome"] == "promoted"
+
+
+def test_a_discarded_day_leaves_the_backlog_and_stays_archived(folder: Path) -> None:
+    done(folder, 0, flipped=0.4)
+    job = job_of(folder)
+    result = job.discard(DAYS[0], "Ada", "labels were joined wrongly")
+    assert result["outcome"] == "discarded" and result["waiting"] == []
+    assert result["given_up"] == [f"{DAYS[0]}: discarded by Ada: labels were joined wrongly"]
+    assert job.days.path(DAYS[0]).is_file() and not (job.folder / "ready" / DAYS[0]).exists()
+    assert job.discard(DAYS[0], "Bob", "again")["already"] and load_state(job.folder).verdicts[-1].by == "Ada"
+    assert done(folder, 1)["learned"] == [DAYS[1]]
+    assert job.accept(DAYS[0], "Ada", "they were right after all")["outcome"] == "accepted"
+    with pytest.raises(DataError, match=r"was accepted by Ada and is learned; roll back"):
+        job.discard(DAYS[0], "Ada", "no")
+
+
+def test_only_held_days_are_decided(folder: Path) -> None:
+    done(folder, 0)
+    job = job_of(folder)
+    with pytest.raises(DataError, match=rf"{DAYS[0]} is no held day: it was learned with {DAYS[0]}"):
+        job.accept(DAYS[0], "Ada", "good")
+    with pytest.raises(DataError, match=rf"{DAYS[1]} was never done; run the job with --date {DAYS[1]} first"):
+        job.discard(DAYS[1], "Ada", "bad")
+    with pytest.raises(DataError, match="is no date"):
+        job.accept("yesterday", "Ada", "good")
+
+
+@pytest.fixture(scope="module")
+def accepted(after_poison: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose quarantined day was accepted, by a job that was never killed."""
+    folder = tmp_path_factory.mktemp("accepted") / "job"
+    shutil.copytree(after_poison, folder)
+    job_of(folder).accept(DAYS[1], "Ada", "good")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "after"),
+    [
+        (DailyJob, "_made_ready", True),
+        (Trainer, "_step", True),
+        (DailyJob, "_add_evidence", True),
+        (JobState, "save", False),
+    ],
+)
+def test_an_acceptance_killed_anywhere_goes_on(
+    quarantined: Path, accepted: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, after: bool
+) -> None:
+    monkeypatch.setattr(place, name, dying(getattr(place, name), after=after))
+    with pytest.raises(KeyboardInterrupt):
+        job_of(quarantined).accept(DAYS[1], "Ada", "good")
+    monkeypatch.undo()
+    job_of(quarantined).accept(DAYS[1], "Ada", "good")
+    found, whole = held(quarantined), held(accepted)
+    assert found.pop("state.json") and whole.pop("state.json") and found == whole  # which notes the time
+    states = [load_state(job_of(one).folder).with_values(verdicts=()) for one in (quarantined, accepted)]
+    assert states[0] == states[1]
+
+
 def test_one_job_at_a_time_and_the_holder_is_named(folder: Path) -> None:
     job = job_of(folder)
     with (
