@@ -155,6 +155,22 @@ class ServeSettings(Section):
         description="leave out what a user was shown so many hours ago or less: answered lists (but for those with explain) and "
         "impression events, the newest 500 of a user; 0: off",
     )
+    explore_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="of a list's places that go to items drawn among the other candidates, so that their answers teach something "
+        "new; 0: off",
+    )
+    explore_bonus: float = Field(
+        1.0, ge=0, le=100, description="logits that exploration adds for an item without events; less for one with more"
+    )
+    explore_temperature: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="of the draw; near 0 it nearly always takes the candidate with the highest logit and bonus",
+    )
     upload_scene: str = Field("criteo", min_length=1, description="scene whose live release scores uploaded files")
     predict_scene: str = Field(
         "repair_shop", min_length=1, description="scene whose live release answers /repair/predict"

@@ -57,6 +57,7 @@ BREAKER_OPENINGS = _counted(
     ),
     *SHARES,
 )
+EXPLORED = Counter("marquee_explored_items", "Items of answers that exploration drew in.", registry=REGISTRY)
 COLD_STARTS = Counter("marquee_cold_starts", "Answers to users whom the release does not know.", registry=REGISTRY)
 EVENTS = _counted(
     Counter("marquee_events", "Events received: accepted, duplicate or refused.", ["outcome"], registry=REGISTRY),

@@ -71,6 +71,7 @@ def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> R
         own.answers.put(context.request_id, body.userid, view.release.id, at, answer, shown=not body.explain)
     for part in context.degraded:
         metrics.DEGRADED.labels(part).inc()
+    metrics.EXPLORED.inc(len(answer.explored))
     if answer.cold_start:
         metrics.COLD_STARTS.inc()
     for stage, spent in context.timings_ms.items():
@@ -100,6 +101,8 @@ def content_of(context: RequestContext, answer: Answer) -> dict[str, Any]:
                 for channel, (rank, score) in explanation.channels[place].items()
             }
             item["features"] = features[place]
+            if place in answer.explored:
+                item["explored"] = answer.explored[place]
             item["logits"] = logits_of(explanation.scores.score_logit, explanation.scores.like_logit, place)
         content["scored"] = answer.scored
         content["timings_ms"] = {stage: round(spent, 4) for stage, spent in context.timings_ms.items()}

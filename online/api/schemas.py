@@ -148,6 +148,9 @@ class RecommendedItem(Strict, Generic[ItemT]):
     channels: dict[str, FoundBy] = Field({}, description="which channels found it; `fill` when none did")
     features: dict[str, Any] = Field({}, description="raw values as scored, by feature name")
     logits: Logits | None = None
+    explored: float | None = Field(
+        None, description="probability with which exploration drew the item into the list; absent when its score did"
+    )
 
 
 class RecommendAnswer(Strict, Generic[ItemT]):

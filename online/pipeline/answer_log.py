@@ -110,11 +110,13 @@ class AnswerLog:
 
 
 def content(user_id: Id, release: str, timestamp: int, answer: Answer) -> dict[str, Any]:
-    """What is kept of an answer; an item's place in `items` is its position."""
+    """What is kept of an answer; an item's place in `items` is its position. `explored`: [place, propensity] of each such item."""
+    explored = {"explored": [list(one) for one in answer.explored.items()]} if answer.explored else {}
     return {
         "user_id": user_id,
         "release": release,
         "timestamp": timestamp,
         "items": answer.item_ids,
         "scores": [round(score, 6) for score in answer.score.tolist()],
+        **explored,
     }

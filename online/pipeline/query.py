@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,6 +64,7 @@ class Answer:
         score, like: float32 [n].
         now: the moment that it was scored for, unix seconds.
         scored: how many candidates were scored.
+        explored: place -> probability with which exploration drew that item; the others are there by their score.
     """
 
     rows: np.ndarray
@@ -73,3 +75,4 @@ class Answer:
     now: int
     scored: int
     explanation: Explanation | None = None
+    explored: Mapping[int, float] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from data_exchange_center.errors import ReleaseError, StoreUnavailable
 from data_exchange_center.input_blocks import unpack_inputs
 from online.pipeline.assemble import take
 from online.pipeline.context import RequestContext
+from online.pipeline.explore import Exploration, explored
 from online.pipeline.filters import eligible_items, rows_of
 from online.pipeline.policy import Policy
 from online.pipeline.query import Answer, Explanation, Query, Scores
@@ -69,10 +70,7 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
     with context.stage("score"):
         scores = score(context, stores.scorer, inputs, len(rows))
     with context.stage("order"):
-        places = by_score(scores.score, query.min_score)
-        if query.diversity > 0:
-            places = diversified(places, scores.score, view.likeness_vectors(rows), query.diversity, query.size)
-        places = places[: query.size]
+        places, drawn = ordered(context, query, policy.exploration, rows, scores)
         answer = Answer(
             rows=rows[places],
             item_ids=item_ids[places].tolist(),
@@ -82,9 +80,38 @@ def recommend(context: RequestContext, stores: Stores, query: Query, policy: Pol
             now=now,
             scored=len(rows),
             explanation=_explained(context, candidates, inputs, scores, places) if query.explain else None,
+            explored=drawn,
         )
     context.timings_ms["total"] = (time.perf_counter() - context.started) * 1000.0
     return answer
+
+
+def ordered(
+    context: RequestContext, query: Query, exploration: Exploration | None, rows: np.ndarray, scores: Scores
+) -> tuple[np.ndarray, dict[int, float]]:
+    """The list of scored candidates: by score, diverse when that is asked for, the last places explored when the server does that.
+
+    Args:
+        rows: int32 [N], the candidates' item rows; scores are aligned with them.
+
+    Returns:
+        int64 [n], places of the candidates in the list's order, and place in the list -> propensity of what was explored.
+    """
+    view, size = context.view, query.size
+    every = by_score(scores.score, query.min_score)
+    # without a model nothing tells how likely an item is, and a list that is degraded already is not the place to experiment
+    count = exploration.places(size) if exploration is not None and len(scores.score_logit) else 0
+    count = count if len(every) > size else 0
+    if query.diversity > 0:
+        kept = diversified(every, scores.score, view.likeness_vectors(rows), query.diversity, size - count)
+    else:
+        kept = every[: size - count]
+    if not count or exploration is None:
+        return kept, {}
+    rest = every[~np.isin(every, kept)]
+    drawn, chances = explored(rest, scores.score_logit, view.item_events[rows], count, exploration, context.request_id)
+    places = range(len(kept), len(kept) + len(drawn))
+    return np.concatenate([kept, drawn]), dict(zip(places, chances.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

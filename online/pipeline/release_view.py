@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
 from data_exchange_center.axes import axes_of, term_length
@@ -26,6 +27,7 @@ from online.stores.ports import Id
 IdType = Literal["int64", "string"]
 ID_DTYPES: dict[IdType, type] = {"int64": np.int64, "string": object}
 
+EVENTS = "item_events"
 _NO_ROWS = np.empty(0, np.int32)
 
 
@@ -42,6 +44,7 @@ class ReleaseView:
         blocks: what the graph takes packed features in; none when it takes them by name.
         snapshot: unix seconds, as of when the release's features hold.
         recall: arrays of the recall channels. tables: stand-ins for stores.
+        item_events: int64 [items], events of each item at the snapshot; zeros when the release does not say.
         standing: what later events are judged against; None for a release whose user features stay as they were published.
     """
 
@@ -57,6 +60,7 @@ class ReleaseView:
     snapshot: int
     recall: RecallArrays = field(repr=False)
     tables: ReleaseTables = field(repr=False)
+    item_events: np.ndarray = field(repr=False)
     standing: Standing | None = field(repr=False, default=None)
 
     @property
@@ -121,8 +125,18 @@ def view_of(release: Release) -> ReleaseView:
         snapshot=int(features[c.TIMESTAMP].to_numpy().max(initial=0)),
         recall=recall,
         tables=ReleaseTables(release, spec, recall.vectors.user_vectors),
+        item_events=_item_events(release, spec, items),
         standing=_standing(release, spec, items),
     )
+
+
+def _item_events(release: Release, spec: FeatureSpec, items: pa.Table) -> np.ndarray:
+    if EVENTS not in {feature.name for feature in spec.item_features}:
+        return np.zeros(len(items), np.int64)
+    features = release.table("item_features", [c.ITEM_ID, EVENTS])
+    place = pc.index_in(items[c.ITEM_ID], value_set=features[c.ITEM_ID].combine_chunks())
+    found = pc.fill_null(pc.cast(features[EVENTS].take(place), pa.float64()), 0.0)
+    return found.to_numpy().astype(np.int64)
 
 
 def _standing(release: Release, spec: FeatureSpec, items: pa.Table) -> Standing | None:
