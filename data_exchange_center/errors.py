@@ -27,6 +27,12 @@ class SettingsError(MarqueeError):
     code = "invalid_settings"
 
 
+class DiskError(MarqueeError):
+    """A file cannot be written or read: no room left, or no right to it."""
+
+    code = "disk"
+
+
 class DataError(MarqueeError):
     """A raw file or a table does not hold what its schema promises."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_exchange_center.errors import MarqueeError
+from data_exchange_center.errors import DiskError, MarqueeError
 from data_exchange_center.settings import Settings, load_settings
 
 log = logging.getLogger("marquee")
@@ -92,7 +93,10 @@ def run_step(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     started = time.perf_counter()
     try:
-        result = dict(step(settings_from(parsed), parsed))
+        try:
+            result = dict(step(settings_from(parsed), parsed))
+        except OSError as error:
+            raise (_of_the_disk(error) or error) from error
     except MarqueeError as error:
         print(f"{name}: {error.message}", file=sys.stderr)
         print(
@@ -110,3 +114,19 @@ def run_step(
         log.info("  %-24s %s", key, value)
     print(json.dumps(result, ensure_ascii=False), flush=True)
     raise SystemExit(0 if result["ok"] else 1)
+
+
+def _of_the_disk(error: OSError) -> DiskError | None:
+    """What a person can do something about: no room, or no right to write; None for any other problem."""
+    advice = {
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "make room",
+        errno.ENOTDIR: "a file stands where a folder is wanted: choose another one (STORE=)",
+        errno.EROFS: "choose a folder that can be written (STORE=)",
+        errno.EACCES: "give this user the right to it, or choose another folder (STORE=)",
+        errno.EPERM: "give this user the right to it, or choose another folder (STORE=)",
+    }.get(error.errno or (errno.ENOSPC if "requested and" in str(error) else 0))  # NumPy gives no number
+    if advice is None:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return DiskError(f"{place}{error.strerror or error}; {advice}, then run it again: nothing half-written was kept")
