@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from offline.incremental.day_fit import DayFit
 from offline.incremental.days import ArchivedDay
 from offline.incremental.findings import Decision
+from offline.training.metrics import plain
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,11 @@ def evidence_of(
         "date": day.date,
         "rows": day.rows,
         "positives": day.positives,
-        "live_on_the_day": {"auc": _plain(fit.auc.value), "logloss": _plain(fit.logloss.value)},
-        "live_on_waiting_days": {date: _plain(one.auc.value) for date, one in waiting.items()},
+        "live_on_the_day": {"auc": plain(fit.auc.value), "logloss": plain(fit.logloss.value)},
+        "live_on_waiting_days": {date: plain(one.auc.value) for date, one in waiting.items()},
         "attempts": [
             {"run": one.run, "learned": list(one.learned), "metrics": one.metrics, **one.decision.to_json()}
             for one in attempts
         ],
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers that JSON can hold: None for what could not be measured."""
-    return {name: _plain(value) for name, value in metrics.items()}
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

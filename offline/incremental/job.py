@@ -35,7 +35,7 @@ from offline.incremental.backlog import HeldDay, after_job
 from offline.incremental.day_fit import DayFit, fit_of, unlike_the_others
 from offline.incremental.days import ArchivedDay, DayArchive, checked_date, read_day, split_day
 from offline.incremental.delivery import Delivery
-from offline.incremental.evidence import Attempt, evidence_of, finite
+from offline.incremental.evidence import Attempt, evidence_of
 from offline.incremental.gate import Evidence, Judged, gate_named
 from offline.incremental.journal import DayJournal
 from offline.incremental.replay import Replay
@@ -44,7 +44,7 @@ from offline.incremental.scene import Scene
 from offline.incremental.state import JobState, Live, Outcome, load_state
 from offline.incremental.verdicts import discarded, given, held_day
 from offline.training.config import digest
-from offline.training.metrics import click_metrics
+from offline.training.metrics import click_metrics, finite
 
 log = logging.getLogger("marquee")
 

@@ -218,8 +218,9 @@ def _watch_choose(
 ) -> tuple[list[Epoch], tuple[float, float]]:
     places = places_of(lists)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(settings.seed))
-    count = int(len(places) * HELD_OUT_LISTS)
-    held_out, learned = places[order[:count]], places[order[count:]]
+    count = max(1, int(len(places) * HELD_OUT_LISTS))
+    held_out = places[order[:count]]
+    learned = places[order[count:]] if len(places) > 1 else held_out  # a single list can only watch itself
     groups = [(group, held_out[held_out[:, 0] == cut, 1]) for cut, group in enumerate(lists)]
     labels = [group.labels[users].numpy() for group, users in groups]
     there = [(group.candidates[users] >= 0).numpy() for group, users in groups]

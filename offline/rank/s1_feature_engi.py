@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from data_exchange_center import columns as c
 from data_exchange_center.dataset_info import read_dataset_info
+from data_exchange_center.errors import DataError
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
@@ -57,7 +58,8 @@ def engineer_features(settings: Settings) -> dict[str, Any]:
         What was read and written per fit: rows, lists, vocabulary sizes, numbers, seconds.
 
     Raises:
-        DataError: an earlier step has not run. SpecError: a declared feature cannot be built; it is named.
+        DataError: an earlier step has not run, or nobody chose anything new. SpecError: a declared feature cannot be built;
+            it is named.
     """
     spec = load_spec(settings.features.spec)
     workspace = Workspace(settings)
@@ -85,7 +87,7 @@ def _lists(settings: Settings, spec: FeatureSpec, cut: str) -> Lists:
     chosen = pa.table(
         {c.USER_ID: known.users[c.USER_ID].take(later.users), c.ITEM_ID: known.items[c.ITEM_ID].take(later.items)}
     )
-    return lists_of(
+    found = lists_of(
         recall_candidates(settings, cut, settings.serve.prerank_size),
         chosen,
         read_table(workspace.snapshot(cut) / "users.parquet"),
@@ -94,6 +96,12 @@ def _lists(settings: Settings, spec: FeatureSpec, cut: str) -> Lists:
         MOST_LISTS,
         settings.seed,
     )
+    if not len(found.candidates):
+        raise DataError(
+            f"dataset {settings.dataset_name}: after the cut {cut!r} no user chose an item that was new to them, so there is no "
+            "order to learn; bring a longer log, more items, or users who do not only come back to what they know"
+        )
+    return found
 
 
 def _make(

@@ -18,6 +18,8 @@ from offline.rank.feature_encoding import FittedEncoder
 from offline.rank.fits import fits_of
 from offline.rank.fitting import Optimizers, find_plan, load_fit, train_fit
 from offline.rank.grown_ranker import save_optimizers
+from offline.training.loop import Epoch
+from offline.training.metrics import finite
 
 log = logging.getLogger("marquee")
 
@@ -77,12 +79,17 @@ def train_model(settings: Settings) -> dict[str, Any]:
         {
             **result,
             "curves": {
-                name: {head: [asdict(one) for one in epochs] for head, epochs in heads.items()}
+                name: {head: [_plain(one) for one in epochs] for head, epochs in heads.items()}
                 for name, heads in curves.items()
             },
         },
     )
     return result
+
+
+def _plain(epoch: Epoch) -> dict[str, Any]:
+    """What JSON can hold: None for what one class, or no row, leaves unmeasured."""
+    return {**asdict(epoch), "validation": finite(epoch.validation)}
 
 
 def _lap(started: float) -> float:

@@ -27,7 +27,7 @@ from offline.rank.s1_feature_engi import ROWS_FILE
 from offline.rank.s2_model_train import TRAINING_FILE
 from offline.training.dataset import JUDGE, LikeRows
 from offline.training.loop import predict_like
-from offline.training.metrics import auc, calibration_curve, click_metrics
+from offline.training.metrics import auc, calibration_curve, click_metrics, finite
 from offline.training.reproducible import seed_everything
 
 IMPORTANCE_ROWS = 6000
@@ -89,7 +89,7 @@ def _judged(settings: Settings, ranker: Ranker, rows: LikeRows) -> dict[str, Any
     labels, probabilities, users = judge(ranker, rows)
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     return {
-        "rank": click_metrics(labels, probabilities, users),
+        "rank": finite(click_metrics(labels, probabilities, users)),
         "calibration": calibration_curve(labels, probabilities),
         "score_histogram": {
             "edges": edges.tolist(),
@@ -101,7 +101,7 @@ def _judged(settings: Settings, ranker: Ranker, rows: LikeRows) -> dict[str, Any
 
 
 def permutation_importance(ranker: Ranker, rows: LikeRows, seed: int) -> list[dict[str, Any]]:
-    """What AUC loses when one input is shuffled among a sample of the test rows; most important first.
+    """What AUC loses when one input is shuffled among a sample of the test rows; most important first. Empty with one class.
 
     Inputs are what the network reads: numbers and crosses one by one, and the ids of each embedded feature.
     """
@@ -113,6 +113,8 @@ def permutation_importance(ranker: Ranker, rows: LikeRows, seed: int) -> list[di
     sample = rows.take(places)
     everything, labels = torch.arange(len(places)), sample.labels.numpy()
     base = auc(labels, predict_like(member, sample, everything))
+    if np.isnan(base):
+        return []
     shuffle = torch.randperm(len(places), generator=generator)
     found = []
     columns = member.trunk.number_columns("like")

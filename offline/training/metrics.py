@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,3 +100,13 @@ def click_metrics(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndar
         grouped = gauc(groups, labels, probabilities)
         measured |= {"gauc": grouped.value, "gauc_users": grouped.users, "gauc_users_skipped": grouped.skipped}
     return measured
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers that JSON can hold: None for what could not be measured."""
+    return {name: plain(value) for name, value in metrics.items()}
+
+
+def plain(value: float) -> float | None:
+    """The number, or None when it is none."""
+    return value if np.isfinite(value) else None

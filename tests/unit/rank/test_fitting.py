@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,11 +16,13 @@ from data_exchange_center.errors import DataError
 from data_exchange_center.settings import Settings
 from offline.models.layers import Sides
 from offline.models.trunk import Trunk
+from offline.rank import s1_feature_engi
 from offline.rank.fitting import FitData, find_plan, new_ranker, train_fit
+from offline.rank.number_tables import Lists
 from offline.rank.s3_evaluate import judge, permutation_importance
 from offline.training.dataset import FIT, JUDGE, VALIDATE, ChooseLists, LikeRows
 from offline.training.loop import Epoch, best_epoch, list_loss, predict_choose
-from offline.training.metrics import click_metrics
+from offline.training.metrics import click_metrics, finite
 from offline.training.optimizers import FLOOR, rate_at
 from tests.unit.models.tiny_scene import tiny_config, tiny_encoder
 
@@ -122,6 +126,49 @@ def test_a_log_of_positives_only_leaves_like_to_choose(data: FitData) -> None:
     alone = replace(data, config=replace(data.config, heads=("choose",)))
     plan, curves, _ = find_plan(SETTINGS, encoder, alone)
     assert plan.like_epochs == 0 and curves["like"] == [] and plan.choose_epochs > 0
+
+
+@pytest.mark.parametrize("lists", [1, 3])
+def test_the_least_log_still_has_lists_to_watch(data: FitData, lists: int) -> None:
+    group = data.lists[0]
+    few = ChooseLists(
+        {name: tensor[:lists] for name, tensor in group.user_inputs.items()},
+        group.item_inputs,
+        group.candidates[:lists],
+        Sides(group.numbers.user[:lists], group.numbers.item[:lists]),
+        group.labels[:lists],
+    )
+    plan, curves, _ = find_plan(SETTINGS, tiny_encoder(), replace(data, lists=(few,)))
+    assert plan.choose_epochs >= 1
+    assert all(np.isfinite(epoch.validation["ndcg50"]) for epoch in curves["choose"])
+
+
+def test_a_log_in_which_nobody_chose_anything_new_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(
+        users=pa.table({"user_id": [1]}),
+        items=pa.table({"item_id": [1]}),
+        later=SimpleNamespace(positives=SimpleNamespace(users=pa.array([0]), items=pa.array([0]))),
+    )
+    nothing = Lists(known.users, known.items, np.empty((0, 0), np.int64), {}, np.empty((0, 0), np.uint8))
+    for name, made in {
+        "load_known_rows": known,
+        "recall_candidates": None,
+        "read_table": None,
+        "lists_of": nothing,
+    }.items():
+        monkeypatch.setattr(s1_feature_engi, name, lambda *_, made=made: made)
+    with pytest.raises(DataError, match="after the cut 'early' no user chose an item that was new to them"):
+        s1_feature_engi._lists(SETTINGS, tiny_encoder().spec, "early")
+
+
+def test_test_rows_of_one_class_leave_auc_out(data: FitData) -> None:
+    rows = data.rows
+    ones = torch.where(rows.parts == JUDGE, torch.ones_like(rows.labels), rows.labels)
+    only = replace(data, rows=LikeRows(rows.inputs, rows.numbers, ones, rows.users, rows.parts))
+    ranker = new_ranker(tiny_encoder(), only, 0)
+    labels, probabilities, users = judge(ranker, only.rows)
+    assert finite(click_metrics(labels, probabilities, users))["auc"] is None
+    assert permutation_importance(ranker, only.rows, 0) == []
 
 
 def test_the_list_loss_is_the_mean_log_share_of_the_chosen() -> None:
