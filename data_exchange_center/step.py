@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -35,22 +35,33 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaults
     """Keeps a description's lines, and shows a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default not in (None, False) else action.help
+        return action.help if action.default in (None, False, "", []) else super()._get_help_string(action)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that every step takes; a step adds its own."""
+OPTION_HELP: dict[str, dict[str, Any]] = {
+    "dataset": {
+        "help": "ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, a YAML of one's own; criteo, criteo-synthetic"
+    },
+    "data": {"help": "a local copy: folder or archive in the publisher's layout"},
+    "store": {"help": "folder for all artifacts"},
+    "seed": {"type": int, "help": "seed of every random choice"},
+    "protocol": {"choices": ["per_user", "global_time"], "help": "how rows are split"},
+    "holdout": {"choices": ["online", "none"], "help": "what a release must not have seen"},
+}
+
+
+def parser(description: str, common: Collection[str] = tuple(COMMON_OPTIONS)) -> argparse.ArgumentParser:
+    """A parser with the options that steps share; a step adds its own.
+
+    Args:
+        description: shown by --help.
+        common: those of COMMON_OPTIONS that the step heeds; any other is an error, not silently without effect.
+    """
     made = argparse.ArgumentParser(description=description, formatter_class=_Formatter)
     made.add_argument("--settings", help="TOML file of settings (default: marquee.toml in the root, when there)")
-    made.add_argument(
-        "--dataset",
-        help="ml-100k, ml-1m, ml-latest-small, ml-20m, ml-25m, ml-32m, synthetic, a YAML of one's own; criteo, criteo-synthetic",
-    )
-    made.add_argument("--data", help="a local copy: folder or archive in the publisher's layout")
-    made.add_argument("--store", help="folder for all artifacts")
-    made.add_argument("--seed", type=int, help="seed of every random choice")
-    made.add_argument("--protocol", choices=["per_user", "global_time"], help="how rows are split")
-    made.add_argument("--holdout", choices=["online", "none"], help="what a release must not have seen")
+    for option in COMMON_OPTIONS:
+        if option in common:
+            made.add_argument(f"--{option}", **OPTION_HELP[option])
     made.add_argument("--quiet", action="store_true", help="no progress bars and summaries")
     return made
 

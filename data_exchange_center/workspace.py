@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +100,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def folder_once(path: Path, known_by: str, make: Callable[[Path], object]) -> Path:
+    """Makes a folder unless it is there. Several processes may want the same one at once: the first to end has made it.
+
+    Args:
+        path: of the folder.
+        known_by: the file in it that says it is there.
+        make: writes the content into the empty folder that it is given; the same content in every process.
+    """
+    if (path / known_by).exists():
+        return path
+    try:
+        with atomic_folder(path) as temporary:
+            make(temporary)
+    except (OSError, DataError):
+        if not (path / known_by).exists():  # else another process ended first
+            raise
+    return path
 
 
 def _sync_folder(folder: Path) -> None:

@@ -30,16 +30,16 @@ from matplotlib.figure import Figure
 
 from data_exchange_center.errors import DataError, SettingsError
 from data_exchange_center.settings import Settings
-from data_exchange_center.step import parser, run_step
+from data_exchange_center.step import run_step
 from data_exchange_center.workspace import atomic_path, write_json
 from offline.figures import COLOURS, save_figure
 from offline.rank.click_run import PREDICTIONS
 from offline.rank.click_runs import Trained, train_all
 from offline.rank.click_scores import load_scores
 from offline.rank.text_table import markdown_table, number
-from offline.rank.train import with_config
+from offline.rank.train import config_of, config_parser
 from offline.training.bootstrap import RESAMPLES, auc_statistic, bootstrapped, interval, logloss_statistic, paired
-from offline.training.config import TrainConfig, load_config
+from offline.training.config import TrainConfig
 
 STATISTICS = {"auc": auc_statistic, "logloss": logloss_statistic}
 PROTOCOL = (
@@ -78,7 +78,8 @@ def compare_models(
     if against and against not in variants:
         raise SettingsError(f"--against {against!r}: it is none of {', '.join(variants)}", field="against")
     configs = {name: config.with_values(**changes) for name, changes in variants.items()}
-    metric = config.training.metric
+    metrics = {one.training.metric for one in configs.values()}
+    metric = metrics.pop() if len(metrics) == 1 else config.training.metric
     trained, failed = train_all(configs, output, seeds, metric)
     names = [one.name for one in trained]
     reference = against if against in names else names[0]
@@ -222,7 +223,7 @@ def _variants_in(path: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
-    config = load_config(arguments.config, [*arguments.set, f"training.output={arguments.output}"])
+    config = config_of(arguments, f"training.output={arguments.output}")
     variants = variants_of(arguments.models, arguments.variants)
     output = Path(arguments.output)
     result = compare_models(config, variants, output, seeds=arguments.seeds, against=arguments.against)
@@ -233,7 +234,7 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    arguments = with_config(parser(__doc__ or ""))
+    arguments = config_parser(__doc__ or "")
     arguments.add_argument("--models", nargs="+", default=[], help="names of the registry, or name:preset")
     arguments.add_argument("--variants", default="", help="YAML of named variants, beside or instead of --models")
     arguments.add_argument("--seeds", type=int, default=1, help="runs of each model")

@@ -27,6 +27,7 @@ from data_exchange_center.workspace import write_json
 from offline.figures import calibration_figure, save_figure
 from offline.rank.click_run import judged, open_run
 from offline.rank.text_table import markdown_table, number
+from offline.rank.train import with_changes
 from offline.training.config import PARTS, Part
 from offline.training.metrics import calibration_curve
 from offline.training.streaming_auc import StreamingAuc
@@ -114,13 +115,10 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    arguments = parser(__doc__ or "")
+    arguments = with_changes(parser(__doc__ or "", common=[]), "settings that differ from the run's")
     arguments.add_argument("--run", required=True, help="folder of a run of train.py")
     arguments.add_argument("--epochs", default="", help="3, 1-5 or all; the chosen network when not given")
     arguments.add_argument("--part", default="test", choices=PARTS, help="whose rows")
-    arguments.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings that differ"
-    )
     run_step("rank/evaluate", arguments, _step, argv)
 
 

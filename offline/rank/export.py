@@ -165,7 +165,7 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    options = parser(__doc__ or "")
+    options = parser(__doc__ or "", common=["dataset", "store"])
     options.add_argument("run", help="folder of a run of offline/rank/train.py")
     options.add_argument(
         "--input-name", nargs="+", action="extend", default=[], metavar="FEATURE=NAME", help="what an input is called"

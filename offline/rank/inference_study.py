@@ -301,7 +301,7 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    options = parser(__doc__ or "")
+    options = parser(__doc__ or "", common=[])
     options.add_argument("run", help="folder of a run of offline/rank/train.py")
     options.add_argument("--output", help="folder of the results (default: inference/ in the run)")
     options.add_argument("--quick", action="store_true", help="fewer cases, shorter measurements")

@@ -30,6 +30,7 @@ from data_exchange_center.workspace import atomic_path
 from offline.rank.click_run import open_run
 from offline.rank.click_scores import PROBABILITY, logits_of
 from offline.rank.feature_encoding import FittedEncoder
+from offline.rank.train import with_changes
 from offline.training.ctr_data import EncodedRows
 from offline.training.trainer import device_of
 
@@ -99,15 +100,12 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    arguments = parser(__doc__ or "")
+    arguments = with_changes(parser(__doc__ or "", common=[]), "settings that differ from the run's")
     arguments.add_argument("--run", required=True, help="folder of a run of train.py")
     arguments.add_argument("--input", required=True, nargs="+", help="files or folders of part files")
     arguments.add_argument("--output", required=True, help=".parquet or .csv")
     arguments.add_argument("--epoch", type=int, help="the network after that epoch; the chosen one when not given")
     arguments.add_argument("--format", default="", help="of the input; the run's own when not given")
-    arguments.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings that differ"
-    )
     run_step("rank/predict", arguments, _step, argv)
 
 

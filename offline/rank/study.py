@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 
 from data_exchange_center.errors import SettingsError
 from data_exchange_center.settings import Settings
-from data_exchange_center.step import parser, run_step
+from data_exchange_center.step import run_step
 from data_exchange_center.workspace import atomic_path, write_json
 from offline.figures import COLOURS, save_figure
 from offline.rank.click_runs import Trained, train_all
 from offline.rank.text_table import markdown_table, number
-from offline.rank.train import with_config
-from offline.training.config import TrainConfig, digest, load_config, parsed
+from offline.rank.train import config_of, config_parser
+from offline.training.config import TrainConfig, digest, parsed
 from offline.training.trainer import BETTER
 
 CURVES = 6  # runs whose epochs are drawn
@@ -176,7 +176,7 @@ def grid_of(given: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
-    config = load_config(arguments.config, [*arguments.set, f"training.output={arguments.output}"])
+    config = config_of(arguments, f"training.output={arguments.output}")
     output = Path(arguments.output)
     result = study(config, grid_of(arguments.grid), output, seeds=arguments.seeds)
     if not arguments.quiet:
@@ -186,7 +186,7 @@ def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    arguments = with_config(parser(__doc__ or ""))
+    arguments = config_parser(__doc__ or "")
     arguments.add_argument("--grid", nargs="+", required=True, metavar="KEY=[VALUES]", help="settings and their values")
     arguments.add_argument("--seeds", type=int, default=1, help="runs of each combination")
     arguments.add_argument("--output", required=True, help="folder of the runs, the table and the picture")

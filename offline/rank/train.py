@@ -19,35 +19,39 @@ from typing import Any
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline.rank.click_run import train_run
-from offline.training.config import load_config
+from offline.training.config import TrainConfig, load_config
 from offline.training.distributed import one_voice
 
 
-def with_config(arguments: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Adds the options by which a script takes a run's settings."""
-    arguments.add_argument("--config", required=True, help="YAML of the run; docs/examples/criteo.yaml shows every key")
-    arguments.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings that differ from the file's, e.g. training.epochs=3 'model.options.hidden=[400,400]'",
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """A parser of a script that takes a run's settings; `config_of` reads them."""
+    made = parser(description, common=["seed"])
+    made.add_argument("--config", required=True, help="YAML of the run; docs/examples/criteo.yaml shows every key")
+    return with_changes(
+        made, "settings that differ from the file's, e.g. training.epochs=3 'model.options.hidden=[400,400]'"
     )
+
+
+def with_changes(arguments: argparse.ArgumentParser, text: str) -> argparse.ArgumentParser:
+    """Adds --set, by which single settings differ."""
+    arguments.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text)
     return arguments
 
 
+def config_of(arguments: argparse.Namespace, *changes: str) -> TrainConfig:
+    """The run's settings: the file's, with --set and --seed, and then `changes`, applied."""
+    seed = [] if arguments.seed is None else [f"training.seed={arguments.seed}"]
+    return load_config(arguments.config, [*arguments.set, *seed, *changes])
+
+
 def _step(settings: Settings, arguments: argparse.Namespace) -> Mapping[str, Any]:
-    config = load_config(arguments.config, arguments.set)
-    if arguments.seed is not None:
-        config = config.with_values(**{"training.seed": arguments.seed})
-    result = train_run(config, resume=arguments.resume)
+    result = train_run(config_of(arguments), resume=arguments.resume)
     return {name: value for name, value in result.items() if name != "history"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """The step as a program."""
-    arguments = with_config(parser(__doc__ or ""))
+    arguments = config_parser(__doc__ or "")
     arguments.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     with one_voice():
         run_step("rank/train", arguments, _step, argv)

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from data_exchange_center.errors import DataError, SettingsError
 from data_exchange_center.settings import Settings, TextSettings
 from data_exchange_center.text_encoder import ABOUT, MODEL, TOKENIZER, AboutTextEncoder, TextEncoder
-from data_exchange_center.workspace import Workspace, atomic_folder, read_json, sha256, write_json
+from data_exchange_center.workspace import Workspace, folder_once, read_json, sha256, write_json
 from offline.text.bert_graph import BertConfig, bert_graph, places_of
 
 GRAPH_VERSION = 1  # raise it when the same files give another graph
@@ -36,14 +36,7 @@ def text_encoder(settings: Settings) -> Path:
     """
     source = model_folder(settings.text.model)
     target = Workspace(settings).root / "offline" / "text_encoders" / _key(source, settings.text)
-    if not (target / ABOUT).exists():
-        try:
-            with atomic_folder(target) as temporary:
-                make_encoder(source, settings.text, temporary)
-        except OSError:
-            if not (target / ABOUT).exists():  # else another process made the same one meanwhile
-                raise
-    return target
+    return folder_once(target, ABOUT, lambda folder: make_encoder(source, settings.text, folder))
 
 
 def open_text_encoder(settings: Settings) -> TextEncoder:

@@ -29,7 +29,7 @@ from data_exchange_center.feature_spec import FeatureSpec
 from data_exchange_center.growing_features import raw_owners
 from data_exchange_center.raw_columns import raw_column
 from data_exchange_center.vocabulary import Vocabulary
-from data_exchange_center.workspace import atomic_folder, read_array, read_json, sha256, write_json
+from data_exchange_center.workspace import folder_once, read_array, read_json, sha256, write_json
 from offline.models.layers import Sides
 from offline.models.numbers import Numbers
 from offline.rank.encoder_fit import EncoderFit
@@ -224,10 +224,7 @@ class EncodedRows:
 
     def cache(self, folder: Path) -> CachedRows:
         """Encodes every row once into `folder`, unless it is there already; see `CachedRows`."""
-        if not (folder / "rows.json").exists():
-            with atomic_folder(folder) as temporary:
-                _write(temporary, self)
-        return CachedRows(folder)
+        return CachedRows(folder_once(folder, "rows.json", lambda made: _write(made, self)))
 
 
 def _write(folder: Path, rows: EncodedRows) -> None:

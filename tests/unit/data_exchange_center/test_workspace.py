@@ -12,6 +12,7 @@ from data_exchange_center.workspace import (
     Workspace,
     atomic_folder,
     atomic_path,
+    folder_once,
     read_array,
     read_json,
     read_table,
@@ -42,6 +43,25 @@ def test_a_folder_appears_whole_and_is_never_overwritten(tmp_path: Path) -> None
     with pytest.raises(DataError, match="never overwritten"), atomic_folder(target):
         pass
     assert (target / "part").read_text() == "1"
+
+
+def test_of_two_that_make_the_same_folder_at_once_the_second_takes_the_first_ones(tmp_path: Path) -> None:
+    target = tmp_path / "rows"
+
+    def second(folder: Path) -> None:
+        folder_once(target, "whole", lambda made: (made / "whole").write_text("first"))
+        (folder / "whole").write_text("second")
+
+    assert folder_once(target, "whole", second) == target
+    assert (target / "whole").read_text() == "first" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_could_not_be_made_says_why(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        folder_once(tmp_path / "rows", "whole", full)
 
 
 def test_json_refuses_values_that_are_not_json(tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_models_are_compared_and_finished_ones_not_trained_again(
     assert compare.compare_models(config, variants, tmp_path, seeds=2, count=100)["models"] == first["models"]
 
 
+def test_models_that_pick_their_epoch_by_another_metric_are_ranked_by_it(files: Path, tmp_path: Path) -> None:
+    config = files_config(files, tmp_path, **{"model.options": {}, "training.epochs": 1})
+    variants = {name: {"model.name": name, "training.metric": "logloss"} for name in ("lr", "fm")}
+    found = compare.compare_models(config, variants, tmp_path, count=20)
+    losses = [one["validation_logloss"] for one in found["models"]]
+    assert config.training.metric == "auc" and found["picked_by"] == "validation logloss" and losses == sorted(losses)
+
+
 def test_a_model_that_fails_does_not_lose_the_others(files: Path, tmp_path: Path) -> None:
     config = files_config(files, tmp_path, **{"model.options": {}, "training.epochs": 1})
     result = compare.compare_models(config, compare.variants_of(["lr", "nothing"]), tmp_path, count=20)
@@ -135,6 +143,21 @@ def test_a_study_chooses_by_validation_alone(files: Path, tmp_path: Path) -> Non
 def test_a_grid_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="grid"):
         study.grid_of([text])
+
+
+@pytest.mark.parametrize("option", ["--data", "--store", "--holdout"])
+def test_an_option_that_a_run_does_not_heed_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--config", "run.yaml", option, "none"])
+    assert ended.value.code == 2 and f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+def test_a_seed_given_beside_the_file_is_the_run_s(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(files_config(files, tmp_path).model_dump(mode="json")), encoding="utf-8"
+    )
+    arguments = train.config_parser("").parse_args(["--config", str(tmp_path / "run.yaml"), "--seed", "3"])
+    assert train.config_of(arguments, "training.epochs=2").training.seed == 3
 
 
 def test_train_is_a_program(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
