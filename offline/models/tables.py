@@ -34,11 +34,13 @@ class EmbeddingTables(nn.Module):
         first_order: whether every id also has a weight.
 
     Attributes:
+        first_order: as given; the weight is the last column of a row.
         seen_by_all: where several processes train: the ids of all under each other, and which of these rows are one's own.
     """
 
     def __init__(self, owners: Mapping[str, tuple[int, int]], *, first_order: bool) -> None:
         super().__init__()
+        self.first_order = first_order
         self.initializer = Initializer("normal", DEVIATION, zero_columns=int(first_order))
         self.owners = dict(owners)
         self._offsets: dict[str, int] = {}

@@ -171,6 +171,13 @@ class OptimizersConfig(Section):
 
     dense: OptimizerConfig = OptimizerConfig()
     embeddings: OptimizerConfig = OptimizerConfig()
+    first_order_reg: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="L2 of the ids' first-order weights, which lie beside their embeddings; that of embeddings when null",
+    )
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: a short warm-up, then half a cosine down to a twentieth"
     )
@@ -179,6 +186,15 @@ class OptimizersConfig(Section):
     def _dense_is_dense(self) -> OptimizersConfig:
         if self.dense.sparse:
             raise ValueError(f"dense.name {self.dense.name} changes looked-up rows, and only embeddings are looked up")
+        return self
+
+    @model_validator(mode="after")
+    def _first_order_has_l2(self) -> OptimizersConfig:
+        if self.first_order_reg is not None and (self.embeddings.sparse or self.embeddings.decoupled):
+            raise ValueError(
+                f"first_order_reg is L2 of whole tables, and embeddings.name {self.embeddings.name} has none: "
+                "use sgd, adam or adagrad, or leave it out"
+            )
         return self
 
 
@@ -295,6 +311,8 @@ class TrainConfig(Section):
             raise ValueError(
                 "distributed.tables sharded needs tables of fixed size: leave embeddings.grow out, or grow them with tables whole"
             )
+        if self.optimizer.first_order_reg:
+            raise ValueError("distributed.tables sharded learns without L2: leave optimizer.first_order_reg out")
         if of_rows.name not in ("adagrad", "sparse_adagrad") or of_rows.reg:
             raise ValueError(
                 "distributed.tables sharded learns rows as gradients arrive, which is adagrad without reg: "

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from offline.models.growing import GrowingIds
 from offline.models.ranker import Ranker
 from offline.models.row_table import RowTable
+from offline.models.tables import EmbeddingTables
 from offline.training.config import TrainConfig
 from offline.training.distributed import Processes
-from offline.training.optimizers import optimizer_of, sparse_optimizer_of
+from offline.training.optimizers import optimizer_of, sparse_optimizer_of, with_own_decay_of_last_column
 
 
 class WholeNetwork:
@@ -72,8 +73,17 @@ def optimizers_of(ranker: nn.Module, config: TrainConfig) -> list[torch.optim.Op
         (tables if is_of_table(name) else others).append(parameter)
     rows = [module for module in ranker.modules() if isinstance(module, RowTable)]
     of_rows = [sparse_optimizer_of(rows, config.optimizer.embeddings)] if rows else []
-    pairs = ((tables, config.optimizer.embeddings), (others, config.optimizer.dense))
-    return of_rows + [optimizer_of(parameters, chosen) for parameters, chosen in pairs if parameters]
+    of_tables = [optimizer_of(tables, config.optimizer.embeddings)] if tables else []
+    own, reg = config.optimizer.first_order_reg, config.optimizer.embeddings.reg
+    if own is not None and of_tables:
+        with_own_decay_of_last_column(of_tables[0], _with_first_order(ranker), reg, own)
+    return of_rows + of_tables + ([optimizer_of(others, config.optimizer.dense)] if others else [])
+
+
+def _with_first_order(ranker: nn.Module) -> list[nn.Parameter]:
+    """The tables whose last column is the ids' first-order weights."""
+    found = [module for module in ranker.modules() if isinstance(module, EmbeddingTables) and module.first_order]
+    return [parameter for tables in found for parameter in tables.sizes.parameters()]
 
 
 def is_of_table(name: str) -> bool:

@@ -68,6 +68,7 @@ def test_paths_start_from_the_data_folder(tmp_path: Path) -> None:
         ("data.train.more=1", "no section"),
         ("training.epochs", "section.name=value"),
         ("optimizer.dense.weight_decay=0.1", "takes reg"),
+        ("optimizer={embeddings: {name: adamw}, first_order_reg: 0.1}", "has none: use sgd, adam or adagrad"),
         ("training.patience=2", "needs data.validation"),
         ("training.metric=gauc", "needs training.group"),
         ("data.reader=os.system", "data.reader"),

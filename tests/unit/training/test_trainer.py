@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from data_exchange_center.errors import DataError, SettingsError
+from offline.models.ranker import Ranker
 from offline.training.config import TrainConfig
 from offline.training.trainer import CHECKPOINTS, EPOCHS, LOG, Trainer, best_epoch, read_log
 from tests.unit.training.clicks import ROWS, click_config, click_ranker, click_trainer
@@ -87,6 +88,31 @@ def test_the_log_of_a_resumed_run_is_that_of_a_whole_one(tmp_path: Path) -> None
         for name in ("whole", "killed")
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(("embeddings", "first_order"), [(1.0, 0.0), (0.0, 1.0)])
+def test_first_order_weights_have_an_l2_of_their_own(tmp_path: Path, embeddings: float, first_order: float) -> None:
+    values = {
+        "optimizer.embeddings": {"name": "sgd", "learning_rate": 0.1, "reg": embeddings},
+        "optimizer.first_order_reg": first_order,
+        "optimizer.dense": {"name": "sgd", "learning_rate": 1e-9},
+        "training.epochs": 1,
+        "training.batch_size": ROWS,
+    }
+    plain = {**values, "optimizer.embeddings": {"name": "sgd", "learning_rate": 0.1}, "optimizer.first_order_reg": None}
+    begun, networks = click_ranker(dropout=0.0), (click_ranker(dropout=0.0), click_ranker(dropout=0.0))
+    for network in (begun, *networks):
+        for table in tables_of(network):
+            table.data[1:, -1] = 0.5
+    trained(click_config(tmp_path / "decayed", **values), ranker=networks[0])
+    trained(click_config(tmp_path / "plain", **plain), ranker=networks[1])
+    for before, decayed, free in zip(*map(tables_of, (begun, *networks)), strict=True):
+        torch.testing.assert_close((free - decayed)[:, :-1], 0.1 * embeddings * before[:, :-1])
+        torch.testing.assert_close((free - decayed)[:, -1], 0.1 * first_order * before[:, -1])
+
+
+def tables_of(ranker: Ranker) -> list[torch.nn.Parameter]:
+    return list(ranker.member(0).trunk.tables.sizes.parameters())
 
 
 def test_accumulation_is_one_step_on_a_large_batch(tmp_path: Path) -> None:
