@@ -113,20 +113,28 @@ def fitted_encoder(rows: RawRows, prepared: Path, known: Mapping[str, Vocabulary
 
     Args:
         known: vocabularies that are given, by the feature that owns them.
+
+    Raises:
+        DataError: there is no training row.
     """
     given = {name: list(vocabulary.tokens) for name, vocabulary in (known or {}).items()}
     key = [rows.spec.model_dump(mode="json"), rows.key("train"), *([given] if given else [])]
     folder = prepared / f"encoder-{digest(key)}"
     if not (folder / "encoder.json").exists():
         with tqdm(desc="fit the encoder", unit=" rows", unit_scale=True, leave=False) as bar:
-            fit_ctr_encoder(rows.spec, lambda: _watched(rows.part("train", READ_ROWS), bar), known).save(folder)
+            fit_ctr_encoder(rows.spec, lambda: _training_rows(rows, bar), known).save(folder)
     return folder
 
 
-def _watched(batches: RowSource, bar: Any) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
+def _training_rows(rows: RawRows, bar: Any) -> Iterator[pa.RecordBatch]:
+    count = 0
+    for batch in rows.part("train", READ_ROWS):
+        count += batch.num_rows
         bar.update(batch.num_rows)
         yield batch
+    if not count:
+        files = ", ".join(str(path) for path in rows.data.paths("train"))
+        raise DataError(f"{files}: there is no row to learn from", field="data.train")
 
 
 class EncodedParts:

@@ -57,6 +57,13 @@ def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Pat
     assert open_run(tmp_path).ranker.config.heads == ("like",)
 
 
+def test_training_files_without_a_row_are_named(files: Path, tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(files / "train-0.parquet").slice(0, 0), tmp_path / "empty.parquet")
+    config = files_config(files, tmp_path / "run", **{"data.train": [str(tmp_path / "empty.parquet")]})
+    with pytest.raises(DataError, match=r"empty\.parquet: there is no row to learn from"):
+        train_run(config)
+
+
 def test_linear_layers_begin_as_the_settings_say(files: Path, tmp_path: Path, parts: EncodedParts) -> None:
     values = {"model.options": {"hidden": [200, 100], "deep_fm": False}, "model.initializer": "xavier_normal"}
     made = new_ranker(files_config(files, tmp_path, **values), parts).member(0).heads["like"]
