@@ -130,8 +130,14 @@ def services() -> dict[str, str]:
 
 def up(parsed: argparse.Namespace) -> dict[str, Any]:
     """Starts the stack; raises StackError that names what is not healthy and where its log is."""
+    noted = [file for file in values().get(NOTE.rstrip("="), "").split(":") if file]
     ensure_environment([PRODUCTION])
-    ensure_environment(choose_files(parsed.local))
+    try:
+        files = choose_files(parsed.local)
+    except StackError:
+        ensure_environment(noted)  # nothing was started: what later commands mean has not changed
+        raise
+    ensure_environment(files)
     started = compose("up", "--detach", "--build", "--wait", "--wait-timeout", str(WAIT_SECONDS))
     states = services()
     bad = sorted(name for name, state in states.items() if state not in GOOD)

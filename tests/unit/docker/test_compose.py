@@ -116,6 +116,17 @@ def test_the_stack_is_noted_while_it_is_up(environment: Path) -> None:
     assert "COMPOSE_FILE" not in stack.values()
 
 
+@pytest.mark.parametrize("before", [[], FILES["local"]], ids=["down", "up"])
+def test_a_start_that_is_refused_leaves_what_was_noted(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, before: list[str]
+) -> None:
+    stack.ensure_environment(before)
+    monkeypatch.setattr(stack, "image_holds", lambda service, path: False)
+    with pytest.raises(SystemExit):
+        stack.main(["up"])
+    assert stack.values().get("COMPOSE_FILE", "") == ":".join(before)
+
+
 @pytest.mark.parametrize(
     ("dataset", "scene"), [("ml-1m", "movielens"), ("criteo", "criteo"), ("my_log.yaml", "movielens")]
 )
