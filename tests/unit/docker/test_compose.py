@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from data_exchange_center.settings import ROOT, load_settings
 from docker import stack
@@ -91,6 +93,24 @@ def test_the_application_is_built_to_run_without_root() -> None:
     lines = (stack.FOLDER / "app" / "Dockerfile").read_text().splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER marquee"]
     assert not [line for line in lines if line.startswith("ADD") or ("ENV" in line and "PASSWORD" in line)]
+
+
+def test_the_image_leaves_out_only_what_nothing_in_it_needs() -> None:
+    text = (stack.FOLDER / "app" / "Dockerfile").read_text()
+    found = re.search(r'ARG TRAINING="(.+)"', text)
+    assert found
+    left_out = set(found[1].split("|"))
+    pins = set(re.findall(r"(?m)^([\w.-]+)==[^;\n]+$", (ROOT / "requirements.txt").read_text()))
+    assert left_out <= pins
+    for name in sorted(pins - left_out):
+        for need in map(Requirement, requires(name) or []):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert need.name.lower() not in left_out, f"{name} needs {need.name}"
+    modules = {"sklearn" if name == "scikit-learn" else name.replace("-", "_") for name in left_out}
+    for folder in re.findall(r"(?m)^COPY (\w+) \1$", text):
+        for path in (ROOT / folder).rglob("*.py"):
+            imported = re.findall(r"(?m)^\s*(?:import|from) (\w+)", path.read_text())
+            assert not modules.intersection(imported), path
 
 
 def test_the_build_sees_nothing_but_what_the_image_needs() -> None:
