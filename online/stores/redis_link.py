@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,36 @@ _OPTIONS: dict[str, Any] = {
 }
 
 Command = tuple[Any, ...]
+
+_made_until: ContextVar[float] = ContextVar("made_until")
+
+
+class _MadeInTime:
+    """A connection whose making ends at the caller's deadline. The client asks for the password and the database before the
+    first command, and a server that hangs accepts connections all the same, so these answers need a limit of their own."""
+
+    socket_timeout: Any
+    socket_connect_timeout: Any
+
+    def _connect(self) -> Any:
+        left = max(_made_until.get() - time.monotonic(), 0.001)
+        self.socket_connect_timeout = self.socket_timeout = min(left, CONNECT_TIMEOUT_S)
+        return super()._connect()  # type: ignore[misc]
+
+
+class _Connection(_MadeInTime, redis.Connection):
+    """Over TCP."""
+
+
+class _TlsConnection(_MadeInTime, redis.SSLConnection):
+    """Over TLS."""
+
+
+class _SocketConnection(_MadeInTime, redis.UnixDomainSocketConnection):
+    """Over a unix socket."""
+
+
+_CLASSES = {"redis": _Connection, "rediss": _TlsConnection, "unix": _SocketConnection}
 
 
 class RedisLink:
@@ -102,8 +133,12 @@ class RedisLink:
     def _connected(self, timeout: float) -> Iterator[Any]:
         """A connection whose socket waits `timeout` seconds. One on which anything went wrong is closed: replies may still be
         under way, and they must not meet the next request."""
-        with self._errors():
-            connection: Any = self._pool.get_connection()
+        token = _made_until.set(time.monotonic() + timeout)
+        try:
+            with self._errors():
+                connection: Any = self._pool.get_connection()
+        finally:
+            _made_until.reset(token)
         try:
             connection.update_current_socket_timeout(timeout)
             yield connection
@@ -132,8 +167,10 @@ def link_to_url(url: str) -> RedisLink:
     """A link to `redis://`, `rediss://` or `unix://`; the password in the URL never shows in messages."""
     parts = urlsplit(url)
     try:
-        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_OPTIONS)
-    except ValueError as error:
+        pool = redis.ConnectionPool.from_url(
+            url, connection_class=_CLASSES[parts.scheme], retry=Retry(NoBackoff(), 0), **_OPTIONS
+        )
+    except (KeyError, ValueError) as error:
         raise SettingsError(
             f"setting 'stores.user_store': not a Redis URL: {error}", field="stores.user_store"
         ) from error
@@ -144,7 +181,5 @@ def link_to_url(url: str) -> RedisLink:
 
 def link_to_socket(path: str) -> RedisLink:
     """A link to a unix socket."""
-    pool = redis.ConnectionPool(
-        connection_class=redis.UnixDomainSocketConnection, path=path, retry=Retry(NoBackoff(), 0), **_OPTIONS
-    )
+    pool = redis.ConnectionPool(connection_class=_SocketConnection, path=path, retry=Retry(NoBackoff(), 0), **_OPTIONS)
     return RedisLink(pool, f"unix://{path}")
