@@ -5,9 +5,10 @@
 
 39 fields (13 numbers in 40 quantile bins, 26 categories seen at least 5 times), embedding 16, MLP 400-400-400, Adam 1e-3, batches
 of 4096, one pass, one thread. Parts 0 to 5 are learned from, part 7 is judged. Ours is what `offline/rank/train.py` runs: its
-trainer on its cached rows, in float32 and with bf16 autocast. FuxiCTR lives in an environment of its own under --cache, made on the
-first run, learns from the same encoded rows, and has them ready in memory. Each runs alone in a process of its own; they take
-turns, and the best turn's speed counts. A product of matrices alone, the step's nine, gives the floor.
+trainer on its cached rows, in float32 and, on a CPU that multiplies bfloat16, with bf16 autocast. FuxiCTR lives in an environment
+of its own under --cache, made on the first run, learns from the same encoded rows, and has them ready in memory. Each runs alone in
+a process of its own; they take turns, and the best turn's speed counts. A product of matrices alone, the step's nine, gives the
+floor.
 
 That the speed costs no AUC is shown turn by turn: with a turn's seed all begin with the same weights, drawn as FuxiCTR draws them
 (embeddings.deviation 1e-4, model.initializer xavier_normal), and see the same rows in the same order. The difference of AUC on
@@ -38,6 +39,7 @@ from data_exchange_center.errors import NotReady
 from data_exchange_center.feature_spec import load_spec
 from data_exchange_center.settings import ROOT
 from data_exchange_center.validation import validated
+from offline.models.kernels import multiplies_bf16
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
 from offline.rank.click_run import judged, new_ranker
 from offline.training.bootstrap import auc_statistic, bootstrapped, paired
@@ -227,14 +229,15 @@ def compare(data: Path, rows: int, turns: int, cache: Path) -> None:
     """Lets them take turns, and reports."""
     python = peer_python(cache)
     repeats = max(1, math.ceil(rows / 60_000))
-    results: dict[str, list[dict[str, float]]] = {"fp32": [], "bf16": [], "fuxictr": []}
+    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if multiplies_bf16() else {})
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in [*kinds, "fuxictr"]}
     predicted: dict[str, list[np.ndarray]] = {name: [] for name in results}
     with tempfile.TemporaryDirectory(prefix="marquee-train-") as name:
         folder = Path(name)
         peer_folder, prepared = folder / "peer", folder / "prepared"
         labels = write_for_peer(run_config(data, folder / "base", repeats, bf16=False, seed=0), prepared, peer_folder)
         for seed in range(turns):
-            for kind in ("fp32", "bf16"):
+            for kind in kinds:
                 config = run_config(data, folder / f"{kind}-{seed}", repeats, bf16=kind == "bf16", seed=seed)
                 path = folder / f"{kind}-{seed}.json"
                 path.write_text(json.dumps(config.model_dump(mode="json")))
@@ -250,7 +253,7 @@ def compare(data: Path, rows: int, turns: int, cache: Path) -> None:
             log.info("  fuxictr: %s", results["fuxictr"][-1])
     found = {kind: measured(results[kind], labels, predicted[kind]) for kind in results}
     peer = found.pop("fuxictr")
-    floor = {kind: round(products_per_s(one)) for kind, one in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    floor = {kind: round(products_per_s(one)) for kind, one in kinds.items()}
     report(
         "train",
         found,

@@ -140,9 +140,16 @@ def linear_relu(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not (learning and torch.backends.mkldnn.is_available()):
         return functional.relu(functional.linear(inputs, weight, bias))
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+    if kind == torch.bfloat16 and not multiplies_bf16():
+        return functional.relu(functional.linear(inputs, weight, bias))
     flat = inputs.reshape(-1, inputs.shape[-1])
     made: Tensor = _LinearRelu.apply(flat.to(kind), weight.to(kind), bias.to(kind))
     return made.view(*inputs.shape[:-1], len(weight))
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has products of bfloat16 matrices; without, they take many times as long as those of float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _LinearRelu(torch.autograd.Function):

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from data_exchange_center.errors import DataError, SettingsError
 from offline.models.growing import GrowingIds
+from offline.models.kernels import multiplies_bf16
 from offline.models.ranker import Ranker
 from offline.training.batches import BatchSource, Epochs, grouped, moved
 from offline.training.checkpoint import Checkpoint, newest_checkpoint, optimizer_state, save_checkpoint
@@ -110,6 +111,7 @@ class Trainer:
         self.config, self.epochs, self.folder, self.steps, self.judge = config, epochs, folder, steps, judge
         self.save, self.processes = save, processes
         self.device = device_of(config.training.device)
+        self.bf16 = bf16_pays(config.training.bf16, self.device)
         self.ranker = ranker.to(self.device)
         self.members = [ranker.member(place) for place in range(len(ranker.members))]
         sharded = config.distributed.tables == "sharded"
@@ -233,7 +235,7 @@ class Trainer:
 
     def _loss(self, batch: LikeBatch) -> Tensor:
         """Binary cross entropy, summed over the members: each has parameters of its own, so each learns as if alone."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.training.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = [
                 member.heads["like"](member.trunk.assemble(batch.inputs, batch.numbers)) for member in self.members
             ]
@@ -353,6 +355,14 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise SettingsError("training.device is cuda, and torch sees no GPU; use auto or cpu", field="training.device")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def bf16_pays(asked: bool, device: torch.device) -> bool:
+    """Whether to learn in bfloat16; where the CPU does not multiply it, a run that asks for it is told so and takes float32."""
+    if asked and device.type == "cpu" and not multiplies_bf16():
+        log.warning("  training.bf16: this CPU has no bfloat16 products; learning in float32, which is faster here")
+        return False
+    return asked
 
 
 def growth(growing: list[GrowingIds]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from data_exchange_center.errors import DataError, SettingsError
 from offline.models.ranker import Ranker
 from offline.training.config import TrainConfig
-from offline.training.trainer import CHECKPOINTS, EPOCHS, LOG, Trainer, best_epoch, read_log
+from offline.training.trainer import CHECKPOINTS, EPOCHS, LOG, Trainer, best_epoch, bf16_pays, read_log
 from tests.unit.training.clicks import ROWS, click_config, click_ranker, click_trainer
 
 
@@ -153,6 +153,17 @@ def test_bf16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     )
     assert run.progress.history[-1]["train_auc"] > 0.7
     assert all(tensor.dtype == torch.float32 for tensor in run.ranker.state_dict().values())
+
+
+def test_a_cpu_that_multiplies_no_bf16_learns_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("offline.training.trainer.multiplies_bf16", lambda: True)
+    assert bf16_pays(True, cpu) and not bf16_pays(False, cpu) and not caplog.messages
+    monkeypatch.setattr("offline.training.trainer.multiplies_bf16", lambda: False)
+    assert not bf16_pays(True, cpu) and "no bfloat16" in caplog.text
+    assert bf16_pays(True, torch.device("cuda"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
