@@ -45,6 +45,7 @@ from offline.rank.warm_start import (
     save_level,
     warm_started,
 )
+from offline.reading.files import find_files
 from offline.training.boosting import boosted_trees
 from offline.training.calibration import platt
 from offline.training.config import PARTS, Part, TrainConfig
@@ -197,8 +198,7 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     """
     model, encoder = config.model, parts.encoder
     torch.manual_seed(config.training.seed)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in model.options.items()}
-    options = options_to_json(options_of(model.name, model.preset, given))
+    options = options_to_json(options_of(model.name, model.preset, _options(config)))
     network = NetworkConfig(model.name, options, encoder.rows, model.members, encoder.id_types, ("like",))
     try:
         made = Ranker(encoder.spec, network)
@@ -239,6 +239,7 @@ def judged(config: TrainConfig, parts: EncodedParts, ranker: Ranker, part: Part)
 
 def _begin(folder: Path, config: TrainConfig, resume: bool) -> None:
     if not (folder / CONFIG).exists():
+        _check_names(config)
         write_json(folder / CONFIG, config.model_dump(mode="json"))
         return
     if not resume:
@@ -252,6 +253,20 @@ def _begin(folder: Path, config: TrainConfig, resume: bool) -> None:
     if changed:
         lines = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed)
         raise SettingsError(f"{folder} holds a run with other settings: {lines}", field=changed[0])
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Refuses names of models, specs and files that do not exist while there is no run yet that would stand in the way."""
+    options_of(config.model.name, config.model.preset, _options(config))
+    if not config.training.warm_start:
+        load_spec(config.features.spec)
+    for part in () if config.data.reader else PARTS:  # a reader of one's own may read from anywhere
+        if given := config.data.paths(part):  # type: ignore[arg-type]
+            find_files(given)
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.model.options.items()}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,7 @@ from data_exchange_center.workspace import read_json
 from offline.models.ranker import Ranker
 from offline.models.registry import FILES, architecture
 from offline.rank.click_data import EncodedParts, RawRows, fitted_encoder
-from offline.rank.click_run import CURVES, METRICS, NETWORK, new_ranker, open_run, train_run
+from offline.rank.click_run import CONFIG, CURVES, METRICS, NETWORK, new_ranker, open_run, train_run
 from offline.rank.click_scores import load_scores
 from offline.training.metrics import auc
 from offline.training.trainer import CHECKPOINTS, Trainer
@@ -111,6 +112,15 @@ def test_a_run_killed_within_an_epoch_ends_like_one_never_stopped(
     histories = [read_json(tmp_path / name / METRICS)["history"] for name in ("whole", "killed")]
     assert histories[0] == histories[1]
     assert not grow or histories[0][-1]["ids"]["evicted"] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"model.name": "deepfmm"}, {"features.spec": "gone"}, {"data.validation": ["gone.parquet"]}]
+)
+def test_a_wrong_name_leaves_no_run_that_stands_in_the_way(files: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(MarqueeError, match="deepfmm|gone"):
+        train_run(files_config(files, tmp_path, **wrong))
+    assert not (tmp_path / CONFIG).exists()
 
 
 def test_a_folder_is_not_overwritten_and_settings_do_not_change_within_a_run(files: Path, tmp_path: Path) -> None:
