@@ -111,7 +111,7 @@ def new_release(settings: Settings, manifest: dict[str, Any], kind: Kind = "chai
     """
     created = datetime.now(UTC)
     # lower case, digits and - only: the id becomes part of index names, Redis keys, feature views and model versions
-    name = re.sub(r"[^a-z0-9]+", "-", settings.dataset_name.lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", settings.dataset_name.lower()).strip("-") or "log"
     identifier = f"{name}-{created:%Y%m%dt%H%M%S}-{created.microsecond // 1000:03d}-s{settings.seed}"
     with atomic_folder(Workspace(settings).releases / identifier) as folder:
         yield identifier, folder

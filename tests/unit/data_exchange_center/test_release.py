@@ -41,6 +41,16 @@ def test_a_release_opens_as_it_was_written(settings: Settings) -> None:
     assert promised <= set(release.manifest)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "begins"), [("日志.yaml", "log-2"), ("My Log ü.yaml", "my-log-2"), ("ml-100k", "ml-100k-2")]
+)
+def test_a_release_is_named_after_its_dataset_in_letters_that_every_store_takes(
+    settings: Settings, dataset: str, begins: str
+) -> None:
+    release = write_release(settings.with_values(**{"data.dataset": dataset}))
+    assert release.id.startswith(begins)
+
+
 def test_a_release_made_before_there_were_kinds_is_a_chain(settings: Settings) -> None:
     release = write_release(settings)
     manifest = json.loads((release.path / MANIFEST).read_text())
