@@ -99,6 +99,11 @@ def rollback(settings: Settings, release_id: str = "", *, dry_run: bool = False)
     with publish_lock(settings, f"rollback {release_id}".strip()):
         live, target = rollback_target(settings, release_id)
         release = find_release(settings, target)
+        if release.scene != settings.scene:
+            raise ReleaseError(
+                f"{target} is a release of scene {release.scene}, and {settings.scene} is to be rolled back; "
+                f"name a release of it, or the other scene's dataset (DATASET=)"
+            )
         parts = parts_of(release)
         plan = [
             f"check that every store still holds {target}",

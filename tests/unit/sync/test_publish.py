@@ -244,6 +244,16 @@ def test_a_scorer_release_goes_to_the_scorer_alone_and_flips_its_own_scene(setti
     assert serves(settings, chain)
 
 
+def test_a_scene_is_not_rolled_back_to_a_release_of_another(settings: Settings) -> None:
+    chain, rows = release_of(settings, 0), scorer_settings(settings)
+    publish(settings)
+    other = make_scorer_release(Workspace(rows).root.parent, 0, rows)
+    publish(rows)
+    with pytest.raises(ReleaseError, match=f"{other.id} is a release of scene criteo"):
+        rollback(settings, other.id)
+    assert live(settings) == chain.id
+
+
 def test_old_scorer_releases_go_and_other_scenes_are_left_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
