@@ -96,9 +96,12 @@ def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | 
         known = ", ".join(entry.presets)
         raise SettingsError(f"model {name!r} has no preset {preset!r}; there are {known}", field="rank.preset")
     changes = changes or {}
-    unknown = set(changes) - {field.name for field in fields(entry.options)}
+    there = [field.name for field in fields(entry.options)]
+    unknown = sorted(set(changes) - set(there))
     if unknown:
-        raise SettingsError(f"model {name!r} has no option {sorted(unknown)[0]!r}", field="rank.model")
+        raise SettingsError(
+            f"model {name!r} has no option {unknown[0]!r}; there are {', '.join(there) or 'none'}", field="rank.model"
+        )
     options = asdict(replace(entry.options(**entry.presets[preset]), **changes))
     try:
         return TypeAdapter(entry.options).validate_python(options)

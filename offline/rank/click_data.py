@@ -93,6 +93,10 @@ class RawRows:
             **order,
         )
 
+    def files(self, part: Part) -> str:
+        """Files and folders of a part, for a message."""
+        return ", ".join(str(path) for path in self.data.paths(part))
+
     def gives_shares(self) -> bool:
         """Whether the reader gives a process rows of its own: one that does names `rank` and `world_size` among its arguments."""
         return {"rank", "world_size"} <= set(inspect.signature(self._make).parameters)
@@ -133,8 +137,7 @@ def _training_rows(rows: RawRows, bar: Any) -> Iterator[pa.RecordBatch]:
         bar.update(batch.num_rows)
         yield batch
     if not count:
-        files = ", ".join(str(path) for path in rows.data.paths("train"))
-        raise DataError(f"{files}: there is no row to learn from", field="data.train")
+        raise DataError(f"{rows.files('train')}: there is no row to learn from", field="data.train")
 
 
 class EncodedParts:
@@ -210,12 +213,18 @@ class EncodedParts:
         return EncodedRows(self.rows.part(part, batch_size, **order), self.encoder, by_fold=self._by_fold(part))
 
     def cached(self, part: Part) -> CachedRows:
-        """A part's encoded rows on disk; made when they are not there."""
+        """A part's encoded rows on disk; made when they are not there.
+
+        Raises:
+            DataError: there are none.
+        """
         if part not in self._cached:
             key = digest([self._encoder_sha256, self.rows.key(part), self._by_fold(part)])
             folder = self.prepared / f"rows-{key}"
             there = folder.exists()  # then its rows need no encoder, which takes a while to load
             self._cached[part] = CachedRows(folder) if there else self._cache(part, folder)
+        if not len(self._cached[part]):
+            raise DataError(f"{self.rows.files(part)}: there is no row", field=f"data.{part}")
         return self._cached[part]
 
     def _cache(self, part: Part, folder: Path) -> CachedRows:

@@ -58,11 +58,13 @@ def test_a_run_learns_and_leaves_all_that_is_about_it(files: Path, tmp_path: Pat
     assert open_run(tmp_path).ranker.config.heads == ("like",)
 
 
-def test_training_files_without_a_row_are_named(files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_files_without_a_row_are_named_before_anything_is_learned(files: Path, tmp_path: Path, part: str) -> None:
     pq.write_table(pq.read_table(files / "train-0.parquet").slice(0, 0), tmp_path / "empty.parquet")
-    config = files_config(files, tmp_path / "run", **{"data.train": [str(tmp_path / "empty.parquet")]})
-    with pytest.raises(DataError, match=r"empty\.parquet: there is no row to learn from"):
+    config = files_config(files, tmp_path / "run", **{f"data.{part}": [str(tmp_path / "empty.parquet")]})
+    with pytest.raises(DataError, match=r"empty\.parquet: there is no row"):
         train_run(config)
+    assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_linear_layers_begin_as_the_settings_say(files: Path, tmp_path: Path, parts: EncodedParts) -> None:
