@@ -99,7 +99,7 @@ def grown_vocabularies(
         known: the vocabularies so far, by owner.
     """
     made = {}
-    for name in growing_owners(spec):
+    for name in vocabularies_that_grow(spec):
         policy = spec[name].vocabulary
         assert policy is not None  # noqa: S101  # owners have one
         kind = ARROW[policy.token]
@@ -114,9 +114,9 @@ def load_vocabularies(spec: FeatureSpec, folder: Path) -> dict[str, Vocabulary]:
     Raises:
         DataError: one is missing or broken.
     """
-    return {name: Vocabulary.load(folder, name) for name in growing_owners(spec)}
+    return {name: Vocabulary.load(folder, name) for name in vocabularies_that_grow(spec)}
 
 
-def growing_owners(spec: FeatureSpec) -> list[str]:
-    """The features that own a growing vocabulary."""
+def vocabularies_that_grow(spec: FeatureSpec) -> list[str]:
+    """The features that own a vocabulary of policy growing."""
     return [feature.name for feature in spec.inputs if growing(feature) and spec.vocabulary_of(feature) is feature]
