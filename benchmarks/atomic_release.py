@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import machine
 from benchmarks.support.clients import Clients, Reply
 from benchmarks.support.marked_release import make_marked_release, origins
 from benchmarks.support.references import PATIENCE_MS
-from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish, rollback

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import machine
 from benchmarks.support.clients import Client, Clients, Reply
 from benchmarks.support.slow_link import SlowLinks
-from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack, store_urls
+from benchmarks.support.stack import REAL, end_on_sigterm, marquee_server, stack, store_urls
 from data_exchange_center import columns as c
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step

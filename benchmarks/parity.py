@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import machine
 from benchmarks.support.references import offline_score, reference_release
-from benchmarks.support.stack import REAL, end_on_sigterm, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, marquee_server, stack
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from offline_to_online.publish import publish

@@ -29,9 +29,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.common import machine
 from benchmarks.support.load import Load, prepared, run
 from benchmarks.support.plain_stack import CONFIG, remove, store
-from benchmarks.support.stack import REAL, end_on_sigterm, get_json, machine, marquee_server, stack
+from benchmarks.support.stack import REAL, end_on_sigterm, get_json, marquee_server, stack
 from data_exchange_center import columns as c
 from data_exchange_center.errors import StoreError
 from data_exchange_center.input_blocks import blocks_of_release

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.common import machine
 from benchmarks.support.altered_release import (
     Change,
     altered_copy,
@@ -33,7 +34,7 @@ from benchmarks.support.altered_release import (
     with_vocabulary_shifted,
 )
 from benchmarks.support.references import offline_score, reference_release
-from benchmarks.support.stack import end_on_sigterm, machine
+from benchmarks.support.stack import end_on_sigterm
 from data_exchange_center.feature_spec import Feature
 from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import signal
 import sys
 import time
@@ -103,8 +101,3 @@ def get_json(url: str) -> dict[str, Any]:
 def end_on_sigterm() -> None:
     """Lets a SIGTERM (of `timeout`, of a supervisor) run the cleaning up that ends servers and removes folders."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-
-def machine() -> str:
-    """What the numbers were measured on."""
-    return f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}"
