@@ -11,6 +11,7 @@ sum of small effects of every input, so that any altered value shows in the scor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,23 @@ def make_release(
     settings = settings or make_settings(tmp_path)
     generator = np.random.default_rng(seed)
     content = make_content(generator, users, items, ids)
+    return write_chain_release(settings, seed, content, generator, follows=follows)
+
+
+def write_chain_release(
+    settings: Settings,
+    seed: int,
+    content: Content,
+    generator: np.random.Generator,
+    *,
+    follows: bool = False,
+    finish: Callable[[Path], None] = lambda _: None,
+) -> Release:
+    """Writes a release of this content into the settings' store.
+
+    Args:
+        follows: as in `make_release`. finish: changes the files in the release's folder before they are checksummed.
+    """
     manifest = {
         "scene": settings.scene,
         "data_window": {"first": SNAPSHOT - 10_000_000, "last": SNAPSHOT - 1},
@@ -98,6 +116,7 @@ def make_release(
             write_computed(folder / "tables", spec, settings.features.history_length)
         write_recall(folder, content, generator, DIMENSION)
         write_chain_model(folder / "model" / "model.onnx", spec, content, generator)
+        finish(folder)
     return open_release(Workspace(settings).releases / identifier)
 
 

@@ -27,11 +27,9 @@ from onnx import helper, numpy_helper
 
 from data_exchange_center.recall_parts import VectorArrays
 from data_exchange_center.recall_scores import RecallArrays
-from data_exchange_center.release import Release, new_release, open_release
+from data_exchange_center.release import Release
 from data_exchange_center.settings import Settings
-from data_exchange_center.workspace import Workspace
-from tests.factories import DIMENSION, SNAPSHOT, make_content, write_chain_model, write_spec, write_tables
-from tests.recall_arrays import write_recall
+from tests.factories import make_content, write_chain_release
 
 USER_MARKS = (53, 59, 61, 67, 71, 73, 79, 83)
 ITEM_MARKS = (2, 3, 5, 7, 11, 13, 17, 19)
@@ -57,20 +55,12 @@ def make_marked_release(settings: Settings, number: int, users: int = 60, items:
         ages=np.full(users, AGE + number, np.float32),
         years=np.full(items, YEAR + number, np.int64),
     )
-    manifest = {
-        "scene": settings.scene,
-        "data_window": {"first": SNAPSHOT - 10_000_000, "last": SNAPSHOT - 1},
-        "rows": {"offline": int(sum(map(len, content.histories)))},
-        "metrics": {},
-    }
-    with new_release(settings.with_values(seed=number), manifest) as (identifier, folder):
-        spec = write_spec(folder / "feature_spec.yaml", settings.scene)
-        write_tables(folder, content, spec)
-        write_recall(folder, content, generator, DIMENSION)
+
+    def mark(folder: Path) -> None:
         _mark_vectors(folder / "recall", number, generator)
-        write_chain_model(folder / "model" / "model.onnx", spec, content, generator)
         _mark_model(folder / "model" / "model.onnx", number)
-    return open_release(Workspace(settings).releases / identifier)
+
+    return write_chain_release(settings, number, content, generator, finish=mark)
 
 
 def _mark_vectors(folder: Path, number: int, generator: np.random.Generator) -> None:
