@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate up down test lint audit bench stop
+.PHONY: help setup setup-dev data clean-data demo offline publish rollback serve check evaluate up down test pytest lint audit bench stop
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
@@ -84,7 +84,10 @@ up: .venv/.setup  ## the Docker stack, healthy (LOCAL=1: Elasticsearch without T
 down: .venv/.setup  ## the Docker stack, gone
 	@$(PY) docker/stack.py down
 
-test: .venv/.setup-dev lint  ## lint, types and all tests
+test: .venv/.setup-dev  ## lint, types and all tests
+	@$(MAKE) --no-print-directory -j 2 lint pytest  # mypy keeps one core busy for a while, and the tests have two
+
+pytest: .venv/.setup-dev
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 lint: .venv/.setup-dev  ## ruff and mypy
