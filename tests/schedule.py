@@ -25,7 +25,25 @@ UNITS = {
     "tests/contract/": "tests/contract/",  # a server each adapter
     "tests/unit/rank/test_packed_graph.py": "tests/unit/rank/test_extreme_values.py",  # the same two graphs
 }
-LONGEST_FIRST: tuple[str, ...] = ()
+LONGEST_FIRST = (  # more than ten seconds; a file that is not here comes after these, those with more tests first
+    "tests/contract/",
+    "tests/unit/rows/test_reader.py",
+    "tests/e2e/test_atomic_release.py",
+    "tests/e2e/test_proofs.py",
+    "tests/unit/training/test_distributed.py",
+    "tests/e2e/test_crash.py",
+    "tests/e2e/test_serving.py",
+    "tests/e2e/test_click_demo.py",
+    "tests/e2e/test_blocking_items.py",
+    "tests/unit/incremental/test_chain_scene.py",
+    "tests/unit/rank/test_extreme_values.py",
+    "tests/unit/models/test_zoo.py",
+    "tests/e2e/test_feature_server.py",
+    "tests/e2e/test_predict.py",
+    "tests/unit/incremental/test_job.py",
+    "tests/unit/incremental/test_daily_chain.py",
+    "tests/unit/docker/test_secrets.py",
+)
 
 
 def unit_of(test: str) -> str:
