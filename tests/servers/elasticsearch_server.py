@@ -24,7 +24,7 @@ class ElasticsearchServer(Server):
     """One node, plain HTTP."""
 
     name = "elasticsearch"
-    deadline = 90.0
+    deadline = 240.0
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ class FeastServer(Server):
     """`feast serve` on the `feature_store.yaml` in `repository`."""
 
     name = "feast"
-    deadline = 90.0
+    deadline = 240.0
 
     def __init__(self, folder: Path, repository: Path) -> None:
         super().__init__(folder)

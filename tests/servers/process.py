@@ -40,12 +40,12 @@ class Server(ABC):
 
     Attributes:
         name: used in messages and as the log's file name.
-        deadline: seconds that it may take until it is ready.
+        deadline: seconds that it may take until it is ready, on a machine as busy as it gets; one that ended is told at once.
         grace: seconds that it may take to end after SIGTERM.
     """
 
     name: str
-    deadline: float = 30.0
+    deadline: float = 120.0
     grace: float = 15.0
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ class TritonServer(Server):
     """Serves the model repository in `repository` (made empty when absent); after a restart, all models in it are loaded again."""
 
     name = "triton"
-    deadline = 60.0
+    deadline = 240.0
 
     def __init__(self, folder: Path, repository: Path) -> None:
         super().__init__(folder)
