@@ -38,7 +38,7 @@ class Server(BaseApplication):
             "bind": f"{serve.host}:{serve.port}",
             "workers": serve.workers,
             "threads": serve.threads,
-            "worker_class": "gthread",
+            "worker_class": "online.main.polling_worker.PollingWorker",
             "preload_app": True,
             "graceful_timeout": GRACEFUL_SECONDS,
             "keepalive": KEEP_ALIVE_SECONDS,
