@@ -48,27 +48,48 @@ def shard_count(first: bytes) -> int:
     return max(1, -(-int(_metadata(_opened(first), ITEMS)) // SHARD_ROWS))
 
 
+class Places:
+    """Where each key lies in a list of keys; hundreds are asked for at once.
+
+    Args:
+        keys: all int or all str, each once.
+    """
+
+    def __init__(self, keys: Sequence[Id]) -> None:
+        self._places: dict[Id, int] = {key: place for place, key in enumerate(keys)}
+        numbers = np.array([key for key in keys if isinstance(key, int)], np.int64)
+        self._order = np.argsort(numbers)
+        self._sorted = numbers[self._order]
+
+    def of(self, wanted: Sequence[Id] | np.ndarray) -> np.ndarray:
+        """intp, aligned; the number of keys for one that is not there."""
+        count = len(self._places)
+        if isinstance(wanted, np.ndarray) and wanted.dtype == np.int64 and len(self._sorted):
+            found = np.minimum(np.searchsorted(self._sorted, wanted), count - 1)
+            return np.where(self._sorted[found] == wanted, self._order[found], count)
+        asked = wanted.tolist() if isinstance(wanted, np.ndarray) else wanted
+        return np.array([self._places.get(key, count) for key in asked], np.intp)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All item features of a release, in memory.
 
     Attributes:
-        rows: id -> row.
+        places: id -> row.
         layout: of the features in `matrices`.
         matrices: dtype -> [items + 1, width]; the last row holds the defaults, for absent items.
         timestamps: int64 [items + 1], 0 in the last row.
     """
 
-    rows: dict[Id, int] = field(repr=False)
+    places: Places = field(repr=False)
     layout: Layout = field(repr=False)
     matrices: dict[str, np.ndarray] = field(repr=False)
     timestamps: np.ndarray = field(repr=False)
 
     def gather(self, item_ids: Sequence[Id] | np.ndarray) -> FeatureRows:
         """The features of these items in the order asked."""
-        wanted = item_ids.tolist() if isinstance(item_ids, np.ndarray) else item_ids
-        find, absent = self.rows.get, len(self.rows)
-        places = np.array([find(item, absent) for item in wanted], np.intp)
+        places = self.places.of(item_ids)
         taken = {dtype: matrix.take(places, axis=0) for dtype, matrix in self.matrices.items()}
         return self.layout.rows(taken, self.timestamps.take(places))
 
@@ -88,9 +109,9 @@ def unpack(features: Sequence[StoredFeature], shards: Sequence[bytes]) -> Snapsh
     whole = pa.concat_tables(tables)
     promised = int(_metadata(tables[0], ITEMS))
     keys = whole[KEY].to_pylist()
-    rows: dict[Id, int] = {key: row for row, key in enumerate(keys)}
-    if len(rows) != promised or len(keys) != promised:
-        raise StoreError(f"item features: {len(rows)} items in the shards, {promised} promised: load them again")
+    distinct = len(set(keys))
+    if distinct != promised or len(keys) != promised:
+        raise StoreError(f"item features: {distinct} items in the shards, {promised} promised: load them again")
     columns = {}
     for feature in features:
         name = f"f_{feature.name}"
@@ -99,7 +120,7 @@ def unpack(features: Sequence[StoredFeature], shards: Sequence[bytes]) -> Snapsh
         columns[feature.name] = np.concatenate((numpy_column(feature, whole[name]), feature.defaults(1)))
     timestamps = np.append(whole[AS_OF].to_numpy(), 0).astype(np.int64)
     layout = Layout(features)
-    return Snapshot(rows, layout, layout.matrices(columns), timestamps)
+    return Snapshot(Places(keys), layout, layout.matrices(columns), timestamps)
 
 
 def _opened(shard: bytes) -> pa.Table:
