@@ -9,6 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from online.api import admin, errors, events, health, metrics, predict, recommend, score, upload
 from online.api.http import REQUEST_ID, request_id
+from online.api.list_door import ListDoor
 from online.api.runtime import EXTENSION, Runtime
 
 
@@ -23,6 +24,7 @@ def build_app(own: Runtime) -> Flask:
     if own.settings.serve.trusted_proxies:
         # the address alone: nothing here depends on the scheme or the host that a proxy was asked for
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=own.settings.serve.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    app.wsgi_app = ListDoor(own, app.wsgi_app)  # type: ignore[method-assign]
 
     @app.before_request
     def start() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import uuid
 from typing import Any, TypeVar
 
 from flask import Response, g, request
@@ -27,15 +27,23 @@ def request_id() -> str:
     """The caller's `X-Request-ID` when it is 1 to 128 of letters, digits and `._:-`; otherwise one made here."""
     known: str | None = g.get("request_id")
     if known is None:
-        given = request.headers.get(REQUEST_ID, "")
-        known = given if _ALLOWED_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        g.request_id = known
+        known = g.request_id = allowed_request_id(request.headers.get(REQUEST_ID, ""))
     return known
 
 
-def json_response(content: Any, status: int = 200) -> Response:
+def allowed_request_id(given: str) -> str:
+    """What the caller sent, or an id made here where it sent none or one that is not allowed."""
+    return given if _ALLOWED_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+
+
+def encoded(content: Any) -> bytes:
     """Compact UTF-8 JSON; a NaN or an infinity in it is a bug and raises ValueError."""
-    return Response(_encode(content).encode(), status, content_type="application/json")
+    return _encode(content).encode()
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """An answer with this content, see `encoded`."""
+    return Response(encoded(content), status, content_type="application/json")
 
 
 def read_body(model: type[Model]) -> Model:

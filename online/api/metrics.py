@@ -38,6 +38,7 @@ REQUESTS = Counter(
 LATENCY = Histogram(
     "marquee_request_seconds", "Time to answer, by route.", ["route"], buckets=_SECONDS, registry=REGISTRY
 )
+LISTS_ANSWERED, LIST_LATENCY = REQUESTS.labels("/ml/rec", 200), LATENCY.labels("/ml/rec")  # looked up once
 STAGES = Histogram(
     "marquee_stage_seconds",
     "Time of each stage of a recommendation.",

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import numpy as np
+import orjson
 from flask import Blueprint, Response
 
 from online.api import metrics
-from online.api.http import json_response, read_body, read_query, request_id
+from online.api.http import encoded, read_body, read_query, request_id
 from online.api.runtime import Runtime, runtime
 from online.api.schemas import RECOMMEND_QUERY, RecommendBody, models
 from online.pipeline.context import RequestContext
@@ -62,7 +63,12 @@ def to_query(body: RecommendBody[Any, Any]) -> Query:
 
 
 def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> Response:
-    context = RequestContext(view, request_id(), own.budget, breakers=own.breakers)
+    return Response(answered(own, view, body, request_id()), content_type="application/json")
+
+
+def answered(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any], request_id: str) -> bytes:
+    """The answer to a validated body as JSON; keeps and counts it."""
+    context = RequestContext(view, request_id, own.budget, breakers=own.breakers)
     answer = recommend(context, own.stores, to_query(body), own.policy)
     own.lists.moved(context.live)  # this request stays with its release; the next ones should get the live one soon
     content = content_of(context, answer)
@@ -76,7 +82,8 @@ def _answer(own: Runtime, view: ReleaseView, body: RecommendBody[Any, Any]) -> R
         metrics.COLD_STARTS.inc()
     for stage, spent in context.timings_ms.items():
         own.stage_seconds(stage).observe(spent / 1000.0)
-    return json_response(content)
+    # the scores of a list were found finite when they came; raw features of an explained one may be anything
+    return encoded(content) if answer.explanation is not None else orjson.dumps(content)
 
 
 def content_of(context: RequestContext, answer: Answer) -> dict[str, Any]:

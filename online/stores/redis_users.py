@@ -30,6 +30,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from data_exchange_center.errors import LockHeld, StoreError, StoreUnavailable
 from data_exchange_center.settings import Settings
 from data_exchange_center.workspace import Workspace
@@ -244,10 +246,7 @@ class RedisUsers(UserStore):
         if not answers:
             return
         keys = [key(scene, "answers"), *(answer_key(scene, request_id) for request_id in answers)]
-        payloads = [
-            zlib.compress(json.dumps(answer, ensure_ascii=False, allow_nan=False).encode(), 1)
-            for answer in answers.values()
-        ]
+        payloads = [zlib.compress(orjson.dumps(answer), 1) for answer in answers.values()]
         self._link.one(("EVAL", LOG_ANSWERS, len(keys), *keys, ANSWER_SECONDS, ANSWERS_KEPT, *payloads), timeout)
 
     def note_shown(self, scene: str, lists: Sequence[ShownList], timeout: float) -> None:
