@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from offline.models.inputs import FmPooling, LinearTerm, beside, flat, flat_sizes
+from offline.models.fields_by_id import FieldsById
+from offline.models.inputs import FmPooling, LinearTerm, beside, flat_beside_ids, flat_sizes
 from offline.models.layers import Mlp, Sides
 from offline.models.option_types import Dropout, Width, Widths
 from offline.models.registry import register
-from offline.models.trunk import Assembled, Shape
+from offline.models.trunk import Assembled, Reads, Shape
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ class DeepFm(nn.Module):
     def forward(self, inputs: Assembled) -> Tensor:
         """Logit [*i]."""
         pooled, inputs = self.pairs.beside(inputs)  # [*i, fm_size]
-        logit = self.linear(inputs) + pooled.sum(-1) + self.mlp(self._deep(inputs, pooled))
+        logit = self.linear(inputs) + pooled.sum(-1) + self.mlp(*self._deep(inputs, pooled))
         if self.options.vectors == "beside":
             logit = logit + self.beside(inputs.vectors)
         return logit
 
-    def _deep(self, inputs: Assembled, pooled: Tensor) -> Sides:
-        user, item = flat(inputs, **self._deep_blocks())
-        return Sides(user, beside([item, pooled]) if self.options.deep_fm else item)
+    def _deep(self, inputs: Assembled, pooled: Tensor) -> tuple[Sides, FieldsById | None]:
+        (user, item), by_id = flat_beside_ids(inputs, **self._deep_blocks())
+        return Sides(user, beside([item, pooled]) if self.options.deep_fm else item), by_id
 
     def _deep_blocks(self) -> dict[str, bool]:
         """What the MLP reads, as switches of `flat`."""
@@ -101,4 +102,4 @@ class DeepFm(nn.Module):
         }
 
 
-register("deepfm", DeepFm, DeepFmOptions, PRESETS)
+register("deepfm", DeepFm, DeepFmOptions, PRESETS, lambda options: Reads(by_id=True))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from offline.models.fields_by_id import FieldsById
 from offline.models.kernels import field_sums, field_sums_beside
 from offline.models.layers import Projections, Sides, WeightedNumbers, fm_pooling
 from offline.models.trunk import Assembled, Fields, Shape
@@ -58,6 +59,16 @@ def flat(inputs: Assembled, *, fields: bool = True, numbers: bool = True, vector
         side(inputs.user_fields, inputs.numbers.user, inputs.vectors.user),
         side(inputs.item_fields, inputs.numbers.item, inputs.vectors.item),
     )
+
+
+def flat_beside_ids(
+    inputs: Assembled, *, fields: bool = True, numbers: bool = True, vectors: bool = True
+) -> tuple[Sides, FieldsById | None]:
+    """As `flat`, but fields of the item's side that came by id stay so: they stand before the others."""
+    by_id = inputs.item_fields.by_id if fields else None
+    if by_id is not None:
+        inputs = inputs._replace(item_fields=Fields(()))
+    return flat(inputs, fields=fields, numbers=numbers, vectors=vectors), by_id
 
 
 def flat_sizes(shape: Shape, *, fields: bool = True, numbers: bool = True, vectors: bool = True) -> tuple[int, int]:
@@ -136,8 +147,12 @@ class FmPooling(nn.Module):
 
 
 def _sums_beside(projections: Projections, fields: Fields) -> tuple[tuple[Tensor, Tensor], Fields]:
+    if fields.by_id is not None and projections.change_nothing:
+        return (fields.by_id.sums.vectors, fields.by_id.sums.squares), fields
     met = projections(fields.blocks)
-    if len(fields.blocks) == 1 and met is fields.blocks[0]:  # nothing was projected: they are what others read
+    if (
+        fields.by_id is None and len(fields.blocks) == 1 and met is fields.blocks[0]
+    ):  # nothing was projected: they are what others read
         sums, squares, passed = field_sums_beside(met)
         return (sums, squares), Fields((passed,))
     return field_sums(met), fields

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from offline.models.fields_by_id import FieldsById
 from offline.models.kernels import linear_relu
 
 
@@ -41,14 +42,26 @@ class TwoSidedLinear(nn.Module):
             self.item.weight.copy_(whole.weight[:, user_size:])
             self.item.bias.copy_(whole.bias)
 
-    def forward(self, block: Sides, relu: bool = False) -> Tensor:
-        """([*u, user_size], [*i, item_size]) -> [*i, out], cut at zero if asked for."""
-        if self.user is None and relu:
+    def forward(self, block: Sides, relu: bool = False, by_id: FieldsById | None = None) -> Tensor:
+        """([*u, user_size], [*i, item_size]) -> [*i, out], cut at zero if asked for.
+
+        Args:
+            by_id: fields that stand before the item's side; `block.item` is then what is behind them.
+        """
+        if by_id is None and self.user is None and relu:
             return linear_relu(block.item, self.item.weight, self.item.bias)
-        made: Tensor = self.item(block.item)
+        made: Tensor = self.item(block.item) if by_id is None else self._behind(by_id, block.item)
         if self.user is not None:
             made = made + self.user(block.user)
-        return functional.relu(made) if relu else made
+        return functional.relu(made, inplace=by_id is not None) if relu else made
+
+    def _behind(self, by_id: FieldsById, item: Tensor) -> Tensor:
+        """The item's side of which the first columns came by id."""
+        weight, bias = self.item.weight, self.item.bias
+        fields = weight.shape[1] - item.shape[-1]
+        made = by_id.linear(weight[:, :fields])
+        made += functional.linear(item, weight[:, fields:], bias) if item.shape[-1] else bias
+        return made
 
 
 class Mlp(nn.Module):
@@ -65,8 +78,10 @@ class Mlp(nn.Module):
         self.first = TwoSidedLinear(user_size, item_size, hidden[0])
         self.rest = nn.Sequential(nn.Dropout(dropout), *tower(hidden[0], hidden[1:], dropout), nn.Linear(hidden[-1], 1))
 
-    def forward(self, block: Sides) -> Tensor:
-        return self.rest(self.first(block, relu=True)).squeeze(-1)
+    def forward(self, block: Sides, by_id: FieldsById | None = None) -> Tensor:
+        """Logit [*i]; `by_id` as in `TwoSidedLinear.forward`."""
+        made: Tensor = self.rest(self.first(block, relu=True, by_id=by_id))
+        return made.squeeze(-1)
 
 
 class LinearRelu(nn.Linear):
@@ -102,6 +117,11 @@ class Projections(nn.Module):
             if before != size:
                 weight = torch.empty(len(list(fields)), before, size)
                 self.weights.append(nn.Parameter(weight.uniform_(-(before**-0.5), before**-0.5)))
+
+    @property
+    def change_nothing(self) -> bool:
+        """Whether every field has the size already."""
+        return not len(self.weights)
 
     def forward(self, blocks: Sequence[Tensor]) -> Tensor:
         """Blocks of fields [*, n, d] -> [*, fields, size]; [1, 0, size] of none."""

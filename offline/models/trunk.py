@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from data_exchange_center.feature_spec import Feature, FeatureSpec
 from data_exchange_center.vocabulary import UNKNOWN
 from offline.models import crosses
 from offline.models.columns import taken
+from offline.models.fields_by_id import FieldsById, fields_by_id
 from offline.models.kernels import sum_of_fields
 from offline.models.layers import Sides, mask_of
 from offline.models.numbers import Head, Numbers
@@ -45,10 +47,21 @@ class Sequence(NamedTuple):
     target: Tensor
 
 
-class Fields(NamedTuple):
-    """The embedding vectors of one side, [*, fields, size]: those of one size in one block. A side may have none."""
+@dataclass(frozen=True)
+class Fields:
+    """The embedding vectors of one side, [*, fields, size]: those of one size in one block. A side may have none.
 
-    blocks: tuple[Tensor, ...]
+    Attributes:
+        given: the blocks. by_id: the only block in the form that training may hand to an architecture which asks for it.
+    """
+
+    given: tuple[Tensor, ...]
+    by_id: FieldsById | None = None
+
+    @property
+    def blocks(self) -> tuple[Tensor, ...]:
+        """The blocks, whatever their form."""
+        return self.given if self.by_id is None else (self.by_id.apart(),)
 
     def flat(self) -> list[Tensor]:
         """Each block's vectors side by side, [*, fields * size]."""
@@ -100,10 +113,12 @@ class Reads:
     Attributes:
         embedding_size: (fields of the scene, declared size) -> size of a feature's embedding; 0: it gets none.
         first_order: whether every id has a one-dimensional weight.
+        by_id: whether it knows what to do with `Fields.by_id`.
     """
 
     embedding_size: Callable[[int, int], int] = lambda fields, declared: declared
     first_order: bool = True
+    by_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,14 +238,16 @@ class Trunk(nn.Module):
 
     def _side(self, inputs: Mapping[str, Tensor], side: Side) -> _Side:
         rows = self._rows(inputs, side)
+        by_id = self._by_id(rows, side)
+        if by_id is not None:
+            return _Side(Fields((), by_id), by_id.sums.weights.sum(-1), {}, {})
         blocks, weights = list[Tensor](), list[Tensor]()
         singles, elements = dict[str, Tensor](), dict[str, tuple[Tensor, Tensor]]()
         for block in self.blocks[side]:
             parts = []
             if block.singles and rows is not None:
                 names = [feature.name for feature in block.singles]
-                columns = [self.id_matrices[side].features.index(name) for name in names]
-                found, weight = self.tables.look_up(block.size, taken(rows, columns))
+                found, weight = self.tables.look_up(block.size, taken(rows, self._columns(block, side)))
                 parts.append(found)
                 weights.append(weight.sum((-2, -1)))
                 singles |= {name: found[..., n, :] for n, name in enumerate(names) if name in self.targets.values()}
@@ -245,6 +262,19 @@ class Trunk(nn.Module):
                 blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, -2))
         weight = sum(weights[1:], weights[0]) if weights else self.means.new_zeros(1)
         return _Side(Fields(tuple(blocks)), weight, singles, elements)
+
+    def _by_id(self, rows: Tensor | None, side: Side) -> FieldsById | None:
+        """A side that is nothing but single ids of one embedding size, which the architecture reads in no other way."""
+        if rows is None or not self.reads.by_id or len(self.blocks[side]) != 1 or self.targets:
+            return None
+        (block,) = self.blocks[side]
+        if block.lists or not block.size:
+            return None
+        return fields_by_id(taken(rows, self._columns(block, side)), partial(self.tables.look_up, block.size))
+
+    def _columns(self, block: Block, side: Side) -> list[int]:
+        """Places of a block's single ids in the side's matrix."""
+        return [self.id_matrices[side].features.index(feature.name) for feature in block.singles]
 
     def _rows(self, inputs: Mapping[str, Tensor], side: Side) -> Tensor | None:
         """Rows of the tables for the single-valued ids of a side, [*, F]; None when it has none."""
