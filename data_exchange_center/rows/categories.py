@@ -45,11 +45,10 @@ def spread(dense: np.ndarray, there: np.ndarray, places: np.ndarray) -> pa.Array
         return pa.array(dense)
     if not len(dense):
         return pa.nulls(len(there), pa.from_numpy_dtype(dense.dtype))
-    values = np.take(dense, places, mode="clip")
+    values = pa.allocate_buffer(len(places) * dense.itemsize)  # from Arrow's pool, which has pages at hand
+    np.take(dense, places, mode="clip", out=np.frombuffer(values, dense.dtype))
     bits = np.packbits(there, bitorder="little")
-    return pa.Array.from_buffers(
-        pa.from_numpy_dtype(dense.dtype), len(there), [pa.py_buffer(bits), pa.py_buffer(values)]
-    )
+    return pa.Array.from_buffers(pa.from_numpy_dtype(dense.dtype), len(there), [pa.py_buffer(bits), values])
 
 
 def fnv1a(texts: list[bytes]) -> np.ndarray:

@@ -254,19 +254,19 @@ def _elements(column: RowColumn, values: pa.Array) -> pa.Array:
     elif column.kind == "int64":
         made = category_ids(values) if _is_text(kind) else _without_nan(values).cast(wanted)
     else:
-        made = finite(_without_nan(values if types.is_floating(kind) else values.cast(wanted, safe=False), wanted))
+        made = _without_nan(values, wanted) if types.is_floating(kind) else finite(values.cast(wanted, safe=False))
     return judged(made) if column.label else made
 
 
 def _without_nan(values: pa.Array, wanted: pa.DataType | None = None) -> pa.Array:
-    """Floats with null for NaN, of the wanted type; a NaN is looked for only when some number is not finite."""
+    """Finite floats with null for NaN, of the wanted type; a NaN is looked for only when some number is not finite."""
     if not types.is_floating(values.type):
         return values
     made = values.cast(wanted) if wanted is not None else values
     try:
         return finite(made)
     except pa.ArrowInvalid:
-        return pc.if_else(pc.is_nan(made), pa.scalar(None, made.type), made)
+        return finite(pc.if_else(pc.is_nan(made), pa.scalar(None, made.type), made))
 
 
 def _problem(column: RowColumn, value: Any) -> str:

@@ -90,7 +90,8 @@ def salvage(values: pa.Array, convert: Converter) -> tuple[pa.Array, np.ndarray]
             else:
                 half = length // 2
                 left += [(start + half, length - half), (start, half)]
-    return pa.concat_arrays(parts), np.array(wrong, np.int64)
+    made = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)  # which would copy a single one
+    return made, np.array(wrong, np.int64)
 
 
 def converter_of(column: RowColumn) -> Converter:
