@@ -26,7 +26,14 @@ PORTS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a port's fixture runs once per adapter."""
+    """A test that asks for a port's fixture runs once per adapter; a file that is about one adapter names it as `BACKEND`.
+
+    pytest runs the tests of a backend one after another, whatever their files, so each server is started once.
+    """
+    if own := getattr(metafunc.module, "BACKEND", None):
+        if "backend" in metafunc.fixturenames:
+            metafunc.parametrize("backend", [own], ids=[own[1]], indirect=True, scope="session")
+        return
     for fixture, port in PORTS.items():
         if {fixture, "backend"} <= set(metafunc.fixturenames):  # a test file's own `scorer` needs no backend
             chosen = [(port, name) for name in BACKENDS[port]]

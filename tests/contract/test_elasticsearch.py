@@ -22,21 +22,20 @@ from offline_to_online.recall.s2_item_to_es import verify_items
 from online.stores.elastic_documents import Documents
 from online.stores.elastic_items import ElasticItems, index_name
 from online.stores.ports import Filters, Hits, VectorQuery
+from tests.contract.backends import Backend
 from tests.factories import make_release
 from tests.servers import ElasticsearchServer, TlsProxy, Unavailable
 from tests.servers.process import HOST
 from tests.servers.tls_proxy import OTHER_HOST
 
 NOTHING = np.empty(0, np.int32)
+BACKEND = ("item_index", "elasticsearch")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElasticsearchServer]:
-    try:
-        with ElasticsearchServer(tmp_path_factory.mktemp("elasticsearch")) as running:
-            yield running
-    except Unavailable as error:
-        pytest.skip(str(error))
+@pytest.fixture
+def server(backend: Backend) -> ElasticsearchServer:
+    assert isinstance(backend.server, ElasticsearchServer)
+    return backend.server
 
 
 @pytest.fixture

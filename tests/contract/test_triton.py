@@ -15,20 +15,18 @@ from data_exchange_center.errors import SettingsError, StoreError, StoreUnavaila
 from data_exchange_center.release import Release
 from online.stores.model_inputs import OUTPUTS, declared_input
 from online.stores.triton_scorer import TritonScorer
+from tests.contract.backends import Backend
 from tests.factories import TERMS, make_release
-from tests.servers import TritonServer, Unavailable
+from tests.servers import TritonServer
 
 CANDIDATES = 20
+BACKEND = ("scorer", "triton")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    folder = tmp_path_factory.mktemp("triton")
-    try:
-        with TritonServer(folder, folder / "models") as running:
-            yield running
-    except Unavailable as error:
-        pytest.skip(str(error))
+@pytest.fixture
+def server(backend: Backend) -> TritonServer:
+    assert isinstance(backend.server, TritonServer)
+    return backend.server
 
 
 @pytest.fixture
