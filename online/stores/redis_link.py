@@ -233,12 +233,17 @@ def _is_quiet(connection: Any) -> bool:
     return False
 
 
-def link_to_url(url: str) -> RedisLink:
-    """A link to `redis://`, `rediss://` or `unix://`; the password in the URL never shows in messages."""
+def link_to_url(url: str, ca_file: str = "") -> RedisLink:
+    """A link to `redis://`, `rediss://` or `unix://`; the password in the URL never shows in messages.
+
+    Args:
+        ca_file: PEM file of the authority that signed the certificate of a `rediss://` server; "" for the system's.
+    """
     parts = urlsplit(url)
+    authority = {"ssl_ca_certs": ca_file} if ca_file and parts.scheme == "rediss" else {}
     try:
         pool = redis.ConnectionPool.from_url(
-            url, connection_class=_CLASSES[parts.scheme], retry=Retry(NoBackoff(), 0), **_OPTIONS
+            url, connection_class=_CLASSES[parts.scheme], retry=Retry(NoBackoff(), 0), **authority, **_OPTIONS
         )
     except (KeyError, ValueError) as error:
         raise SettingsError(

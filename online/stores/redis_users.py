@@ -60,7 +60,8 @@ ANSWER_SECONDS = 86_400
 def open_users(settings: Settings, url: str) -> UserStore:
     """The adapter for a Redis URL."""
     hours = settings.serve.suppress_impressions_hours
-    return RedisUsers(link_to_url(url), Workspace(settings).online, settings.data.positive_above, hours)
+    link = link_to_url(url, settings.stores.ca_file)
+    return RedisUsers(link, Workspace(settings).online, settings.data.positive_above, hours)
 
 
 class RedisUsers(UserStore):
