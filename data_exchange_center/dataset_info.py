@@ -15,6 +15,8 @@ from data_exchange_center.errors import DataError
 from data_exchange_center.workspace import Workspace, read_json, write_json
 
 Labels = Literal["ratings", "events", "impressions", "outcome", "positives_only"]
+SHOWN: tuple[Labels, ...] = ("impressions", "outcome")
+"""Labels of a log whose every row is something shown: label 0 is an item that was left alone, and no event of its user."""
 FILE = "dataset.json"
 
 

@@ -210,6 +210,10 @@ class IncrementalSettings(Section):
     learning_rate: float = Field(0.3, gt=0, le=1, description="of the first training's, for a day's")
     batch_size: int = Field(128, ge=1, le=2**22, description="rows of one step; few rows a day need small steps")
     epochs: int = Field(1, ge=1, le=100, description="over a day's rows and the backlog")
+    shown_lists: bool = Field(
+        True,
+        description="of a log of impressions, `choose` also learns which of the shown items was taken, beside recall's lists",
+    )
     rehearsal_days: int = Field(
         6,
         ge=0,

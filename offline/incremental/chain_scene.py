@@ -4,7 +4,8 @@ A run's folder is a workspace of its own, with the log as that run knew it (chai
 
     features     of the day's rows as of their moment, and affinity by the similarities of the log before the day
     recall       terms, popularity and item-to-item are computed anew; the vector channel goes on from the run before
-    ranker       goes on from the run before, at a low rate, with its optimizers' state (offline/rank/chain_update.py)
+    ranker       goes on from the run before, at a low rate, with its optimizers' state (offline/rank/chain_update.py); of a log of
+                 impressions it learns from what was shown and left alone, too
     vocabulary   ids and attributes that came since are appended (they travel in the release's graph: nothing is shared online)
 
 The day's validation rows are history to the release, like all its rows; no weight of the ranker's trunk is learned from them.
@@ -72,7 +73,9 @@ class ChainScene:
     def fingerprint(self) -> str:
         sections = {"seed", "data", "split", "features", "recall", "rank"}
         chosen = self.settings.model_dump(mode="json", include=sections, exclude={"data": {"store", "source"}})
-        incremental = self.settings.incremental.model_dump(mode="json", include={"learning_rate", "epochs"})
+        incremental = self.settings.incremental.model_dump(
+            mode="json", include={"learning_rate", "epochs", "shown_lists"}
+        )
         return digest([chosen, self.spec.model_dump(mode="json"), incremental])
 
     def workspace_of(self, run: Path) -> Settings:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_exchange_center.dataset_info import read_dataset_info
+from data_exchange_center.dataset_info import SHOWN, read_dataset_info
 from data_exchange_center.errors import DataUnavailable
 from data_exchange_center.event_archive import EventArchive, archive_folder
 from data_exchange_center.settings import Settings
@@ -23,8 +23,6 @@ from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, read_table, write_table
 from offline.incremental.days import DayArchive, checked_date
 from offline.incremental.feedback_rows import Kind, events_in, feedback_rows
-
-SHOWN_ROWS = ("impressions", "outcome")
 
 
 def make_day(settings: Settings, date: str, kind: Kind | None = None) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def make_day(settings: Settings, date: str, kind: Kind | None = None) -> dict[st
 
 def kind_of(settings: Settings) -> Kind:
     """What the rows of the settings' log are."""
-    return "exposures" if read_dataset_info(Workspace(settings)).labels in SHOWN_ROWS else "interactions"
+    return "exposures" if read_dataset_info(Workspace(settings)).labels in SHOWN else "interactions"
 
 
 def _size(table: pa.Table) -> dict[str, int]:

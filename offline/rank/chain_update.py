@@ -1,7 +1,9 @@
 """A chain's ranker learns one day (or some) on top of another run: its network goes on, on the day's rows and lists and on replay.
 
     like      the day's exposed rows, and rows that earlier runs learned from: REPLAYED for each new one
-    choose    the lists that the other run's recall would have handed over, with what users chose on the day, and earlier lists
+    choose    the lists that the other run's recall would have handed over, with what users chose on the day, and earlier lists;
+              of a log of impressions also what users were shown, with what they took of it: who saw an item and left it says more
+              than who was never shown it, and a choice among what was shown owes nothing to what the system preferred to show
 
 Ids never change and statistics stay, so rows and lists that an earlier run has encoded are replayed as they are.
 """
@@ -19,6 +21,7 @@ import pyarrow.compute as pc
 import torch
 
 from data_exchange_center import columns as c
+from data_exchange_center.dataset_info import SHOWN, read_dataset_info
 from data_exchange_center.feature_spec import FeatureSpec, load_spec
 from data_exchange_center.settings import Settings
 from data_exchange_center.vocabulary import Vocabulary
@@ -41,12 +44,13 @@ from offline.rank.number_tables import (
 )
 from offline.rank.s1_feature_engi import MOST_LISTS, ROWS_FILE, labels_and_users, lists_file
 from offline.rank.s3_evaluate import EVALUATION_FILE
-from offline.recall.candidates_for_ranking import recall_candidates
+from offline.recall.candidates_for_ranking import RANK, recall_candidates, recall_scores_for
 from offline.training.dataset import FIT, ChooseLists, LikeRows
 
 REPLAYED = 4  # earlier rows for each new one
 REPLAYED_LISTS = 128  # earlier lists at least; more where the day has more
-KEPT_ROWS, KEPT_GROUPS = 100_000, 7  # that the next run may replay
+KEPT_ROWS, KEPT_GROUPS = 100_000, 7  # that the next run may replay; groups of each kind
+KINDS = ("day", "shown")  # of the lists that a day brings
 UPDATE_FILE = "update.json"
 
 
@@ -74,14 +78,19 @@ def update_ranker(run: Settings, start: Settings, cut: str, rows: pa.Table, epoc
     generator = torch.Generator().manual_seed(run.seed + len(old.labels))
     replayed = old.take(torch.randperm(len(old.labels), generator=generator)[: REPLAYED * len(new.labels)])
     groups = _groups(there)
-    day = _lists_of_day(ranker.member(0).trunk, encoder, start, cut, rows)
-    places = places_of(groups)
-    places = places[torch.randperm(len(places), generator=generator)[: max(REPLAYED_LISTS, REPLAYED * len(day or ()))]]
-    if day is not None:
-        groups.append(day)
-        own = places_of([day])
-        places = torch.cat([places, own + torch.tensor([len(groups) - 1, 0])])
     trunk = ranker.member(0).trunk
+    made_lists = {
+        "day": _lists_of_day(trunk, encoder, start, cut, rows),
+        "shown": _shown_lists(trunk, encoder, start, cut, rows) if run.incremental.shown_lists else None,
+    }
+    fresh = {kind: lists for kind, lists in made_lists.items() if lists is not None}
+    count = sum(map(len, fresh.values()))
+    places = places_of(groups)
+    places = places[torch.randperm(len(places), generator=generator)[: max(REPLAYED_LISTS, REPLAYED * count)]]
+    replayed_lists = len(places)
+    for lists in fresh.values():
+        groups.append(lists)
+        places = torch.cat([places, places_of([lists]) + torch.tensor([len(groups) - 1, 0])])
     data = FitData(new.joined(replayed), tuple(groups), trunk.means, trunk.deviations, ranker.config)
     learn(slower, ranker, data, Plan(epochs, epochs, {}), places, optimizers)
     ranker.save(here)
@@ -89,12 +98,13 @@ def update_ranker(run: Settings, start: Settings, cut: str, rows: pa.Table, epoc
     save_optimizers(here, optimizers)
     kept = old.take(torch.randperm(len(old.labels), generator=generator)[: max(KEPT_ROWS - len(new.labels), 0)])
     new.joined(kept).save(here / ROWS_FILE)
-    _hand_on(there, here, day)
+    _hand_on(there, here, fresh)
     made = {
         "rows": len(new.labels),
         "replayed": len(replayed.labels),
-        "lists": len(day or ()),
-        "replayed_lists": len(places) - len(day or ()),
+        "lists": len(fresh.get("day", ())),
+        "shown_lists": len(fresh.get("shown", ())),
+        "replayed_lists": replayed_lists,
         "new_tokens": {
             name: len(vocabulary.tokens) - len(known.vocabularies[name].tokens)
             for name, vocabulary in encoder.vocabularies.items()
@@ -142,15 +152,47 @@ def _lists_of_day(
     trunk: Trunk, encoder: FittedEncoder, start: Settings, cut: str, rows: pa.Table
 ) -> ChooseLists | None:
     """What the other run's recall would have handed over to the users of the day; None when none of it was chosen."""
-    folder = Workspace(start).snapshot(cut)
-    users, items = (read_table(folder / f"{name}.parquet") for name in ("users", "items"))
+    users, items, rows = _known_there(start, cut, rows)
     chosen = rows.filter(pc.equal(rows[c.LABEL], 1)).select([c.USER_ID, c.ITEM_ID])
-    for key, known in ((c.USER_ID, users), (c.ITEM_ID, items)):
-        chosen = chosen.filter(pc.is_in(chosen[key], value_set=known[key].combine_chunks()))
     if not len(chosen):
         return None
     asked = pc.unique(chosen[c.USER_ID])
     candidates = recall_candidates(start, cut, start.serve.prerank_size, asked)
+    return _encoded_lists(trunk, encoder, start, candidates, chosen, users, items)
+
+
+def _shown_lists(trunk: Trunk, encoder: FittedEncoder, start: Settings, cut: str, rows: pa.Table) -> ChooseLists | None:
+    """What each user was shown on the day, with what was taken of it; None where the log does not say, or nothing was taken."""
+    if read_dataset_info(Workspace(start)).labels not in SHOWN:
+        return None
+    users, items, rows = _known_there(start, cut, rows)
+    shown = rows.group_by([c.USER_ID, c.ITEM_ID], use_threads=False).aggregate([(c.LABEL, "max")])
+    chosen = shown.filter(pc.equal(shown[f"{c.LABEL}_max"], 1)).select([c.USER_ID, c.ITEM_ID])
+    if not len(chosen):
+        return None
+    candidates = recall_scores_for(start, cut, shown.select([c.USER_ID, c.ITEM_ID]))
+    candidates = candidates.append_column(RANK, pa.array(np.arange(len(candidates), dtype=np.int32)))
+    return _encoded_lists(trunk, encoder, start, candidates, chosen, users, items)
+
+
+def _known_there(start: Settings, cut: str, rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """The other run's snapshots of users and items, and the rows whose both it knows."""
+    folder = Workspace(start).snapshot(cut)
+    users, items = (read_table(folder / f"{name}.parquet") for name in ("users", "items"))
+    for key, known in ((c.USER_ID, users), (c.ITEM_ID, items)):
+        rows = rows.filter(pc.is_in(rows[key], value_set=known[key].combine_chunks()))
+    return users, items, rows
+
+
+def _encoded_lists(
+    trunk: Trunk,
+    encoder: FittedEncoder,
+    start: Settings,
+    candidates: pa.Table,
+    chosen: pa.Table,
+    users: pa.Table,
+    items: pa.Table,
+) -> ChooseLists | None:
     lists = lists_of(candidates, chosen, users, items, encoder.spec, MOST_LISTS, start.seed)
     if not len(lists.candidates):
         return None
@@ -159,22 +201,23 @@ def _lists_of_day(
     return choose_lists(trunk, user, item, values, lists)
 
 
-def _group_files(folder: Path) -> list[Path]:
-    """The lists that a run has kept: of the first fit's newest cut, then of days, oldest first."""
-    days = sorted(folder.glob(lists_file("day_*")))
-    return [path for path in [folder / lists_file("train")] if path.exists()] + days
+def _group_files(folder: Path) -> list[list[Path]]:
+    """The lists that a run has kept: of the first fit's newest cut, then of each kind by days, oldest first."""
+    first = [path for path in [folder / lists_file("train")] if path.exists()]
+    return [first, *(sorted(folder.glob(lists_file(f"{kind}_*"))) for kind in KINDS)]
 
 
 def _groups(folder: Path) -> list[ChooseLists]:
-    return [ChooseLists.load(path) for path in _group_files(folder)]
+    return [ChooseLists.load(path) for files in _group_files(folder) for path in files]
 
 
-def _hand_on(there: Path, here: Path, day: ChooseLists | None) -> None:
+def _hand_on(there: Path, here: Path, fresh: Mapping[str, ChooseLists]) -> None:
     """Keeps lists and what else the next run needs of the one before."""
-    files = _group_files(there)
-    for path in files[:1] + files[1:][-(KEPT_GROUPS - 2) :]:
+    first, *days = _group_files(there)
+    for path in [*first, *(path for files in days for path in files[-(KEPT_GROUPS - 2) :])]:
         shutil.copyfile(path, here / path.name)
     shutil.copyfile(there / "engineering.json", here / "engineering.json")
-    if day is not None:
-        last = max((int(path.stem.rpartition("_")[2]) for path in files if "day_" in path.name), default=0)
-        day.save(here / lists_file(f"day_{last + 1:06d}"))
+    for kind, files in zip(KINDS, days, strict=True):
+        if kind in fresh:
+            last = max((int(path.stem.rpartition("_")[2]) for path in files), default=0)
+            fresh[kind].save(here / lists_file(f"{kind}_{last + 1:06d}"))

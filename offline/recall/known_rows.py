@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
-from data_exchange_center.dataset_info import read_dataset_info
+from data_exchange_center.dataset_info import SHOWN, read_dataset_info
 from data_exchange_center.errors import DataError
 from data_exchange_center.recall_parts import HistoryWeights
 from data_exchange_center.settings import Settings
@@ -116,7 +116,7 @@ def load_known_rows(settings: Settings, cut: str) -> KnownRows:
     if not known.any():
         raise DataError(f"no row is known at the cut {cut!r}; the split leaves it empty")
     later = _known(rows, NEXT_CUT[cut]) & ~known if cut in NEXT_CUT else np.zeros(len(known), bool)
-    if read_dataset_info(workspace).labels == "impressions":
+    if read_dataset_info(workspace).labels in SHOWN:
         # an item that was shown and left alone was not interacted with: it is not history, and may be recommended again
         chosen = rows[c.LABEL].to_numpy() > 0
         known, later = known & chosen, later & chosen

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_exchange_center import columns as c
-from data_exchange_center.dataset_info import read_dataset_info
+from data_exchange_center.dataset_info import SHOWN, read_dataset_info
 from data_exchange_center.errors import ReleaseError
 from data_exchange_center.feature_spec import spec_file
 from data_exchange_center.release import new_release, open_release
@@ -60,7 +60,7 @@ def pack_release(
         "user_features": USER_FEATURES.validate(read_table(workspace.snapshot(cut) / "users.parquet")),
         "item_features": ITEM_FEATURES.validate(read_table(workspace.snapshot(cut) / "items.parquet")),
     }
-    if read_dataset_info(workspace).labels != "impressions":  # whose features count what was shown, not what was chosen
+    if read_dataset_info(workspace).labels not in SHOWN:  # whose features count what was shown, not what was chosen
         folder = workspace.snapshot(cut)
         tables["user_profiles"] = with_recent(tables["user_profiles"], read_table(folder / "user_recent.parquet"))
         tables["item_standing"] = ITEM_STANDING.validate(read_table(folder / "item_standing.parquet"))

@@ -127,6 +127,16 @@ def test_rows_are_read_as_of_their_moment(story: Learned) -> None:
     assert not ready.equals(other)
 
 
+def test_a_day_that_is_learned_late_is_seen_as_on_its_own_date(story: Learned, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = ChainScene(story.settings)
+    asked: list[tuple[str, ...]] = []
+    events = ChainLog.events
+    monkeypatch.setattr(ChainLog, "learned_days", lambda _: (story.date, story.next_date, "2099-01-01"))
+    monkeypatch.setattr(ChainLog, "events", lambda log, days: asked.append(tuple(days)) or events(log, days))
+    scene.ready(story.next_rows, {})
+    assert asked == [(story.date,)]
+
+
 def test_online_and_offline_agree_on_a_release_of_the_daily_job(story: Learned) -> None:
     from offline.rank.torch_scorer import load_torch_scorer
 

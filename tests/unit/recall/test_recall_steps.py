@@ -156,11 +156,12 @@ def test_the_term_step_says_when_it_has_nothing_to_do(tmp_path: Path) -> None:
     assert "no terms" in fit_term_channel(settings, "train")["note"]
 
 
-def test_what_was_shown_and_left_alone_is_no_history(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", ["impressions", "outcome"])
+def test_what_was_shown_and_left_alone_is_no_history(tmp_path: Path, labels: Labels) -> None:
     settings = make_settings(tmp_path, **FAST)
     write_log(settings, labels="ratings")
     rated = load_known_rows(settings, "train").events
-    write_log(settings, labels="impressions")
+    write_log(settings, labels=labels)
     chosen = load_known_rows(settings, "train").events
     assert 0 < len(chosen) == (rated.labels > 0).sum() < len(rated)
 
