@@ -1,28 +1,38 @@
 """The loop closed: users with known tastes get lists, answer them, and the next day's model has learned from the answers.
 
-    python benchmarks/feedback_loop.py
+    python benchmarks/feedback_loop.py                                   a world that moves: tastes turn, items appear
+    python benchmarks/feedback_loop.py --drift 0 --new-items 0           one that stands still
 
-Two systems begin with the same release, made from a short log of the generator (offline/datasets/synthetic.py) that has no event
-of a share of the users: they come new. Every day each user asks both for lists over HTTP (the application in this process, on
-embedded stores) and answers as the generator's truth has it: takes what it would choose and rates it. Impressions and ratings are
-posted as events; both systems count them at once in filters, histories and features. At night one of them, *learning*, archives
-the events, makes the day's rows of them (offline/incremental), trains on the longer log and publishes; the other, *static*, keeps
-its model. What a list is worth is known: how many of its items are taken, against the best list that the user could have been
-shown (regret). Coverage is the share of the catalog that was shown.
+Three systems begin with the same release, made by the daily job's first training on a short log of impressions: lists by popularity
+that users answered, with no event of a share of the users, who come new. Every day each user asks every system for lists over HTTP
+(the application in this process, on embedded stores) and answers as the truth has it (support/simulated_users.py). Impressions and
+clicks are posted as events; every system counts them at once in filters and histories. At night
 
-`ok` says that every accepted event was archived once; whether learning pays is what the figures tell. A model that learns from its
-own lists alone sees only what it chose to show: nothing here explores, and nothing corrects for it.
+    static      does nothing
+    learning    archives the events, makes the day's rows of them (impressions as negatives), does the daily job and publishes
+    exploring   the same, and gives a share of its lists' places to items that it is less sure of (serve.explore_share)
+
+What a list is worth is known: how many of its items are taken by who looks at all of it. *Regret* is the share of the best list's
+worth that was missed, over all days after the first (on which all answer alike, but for what is explored); a list of random items
+bounds it from above. *Coverage* is the share of the items that could be shown that were. Differences are paired by seed.
+
+`ok` says that every accepted event was archived once; whether learning pays is what the figures tell. The gate is open wide here
+(`TRAINING`): the first lists of a model are unlike the log before it, and what the gate is worth benchmarks/daily.py measures.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
+import multiprocessing
+import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,15 +45,18 @@ from flask.testing import FlaskClient
 from tqdm import tqdm
 
 from benchmarks.common import machine
-from benchmarks.support.simulated_users import SimulatedUsers
+from benchmarks.support.simulated_users import World, taken_of, worth_of
 from benchmarks.support.stack import end_on_sigterm
 from data_exchange_center import columns as c
-from data_exchange_center.programs import run_program
 from data_exchange_center.settings import Settings
 from data_exchange_center.step import parser, run_step
 from data_exchange_center.workspace import Workspace, read_table, write_table
-from offline.datasets.synthetic import Truth, generate
+from offline.datasets.registry import load_dataset
+from offline.datasets.synthetic import START, Truth, generate
 from offline.figures import COLOURS, axes, save_figure
+from offline.incremental.chain_scene import ChainScene
+from offline.incremental.delivery import Released
+from offline.incremental.job import DailyJob
 from offline.incremental.s0_event_days import make_day
 from offline_to_online.publish import publish
 from online.api.app import build_app
@@ -52,22 +65,55 @@ from online.main.s3_event_worker import work
 from online.stores import embedded_redis
 from online.stores.open import open_stores
 
+log = logging.getLogger("marquee")
+
 SIZE = 10  # items of a list
 DAY = 86_400
-LAST_DAYS = 2  # that the closing figures are means of
-# a short training, the same for both systems
+LOG_DAYS = 30  # over which the lists of the first log are spread
+FIRST = (START // DAY + LOG_DAYS + 1) * DAY  # the first day's midnight
+# a short training, the same for every system
 TRAINING = {
+    "features.spec": str(Path(__file__).parent / "support" / "loop.yaml"),
     "recall.dimension": 16,
     "recall.epochs": 3,
-    "rank.epochs": 2,
+    "recall.candidates": 100,
+    "rank.epochs": 3,
     "rank.batch_size": 512,
     "split.online_events": 3,
-    "split.holdout": "none",
-    "serve.budget_ms": 5000.0,
+    "serve.budget_ms": 120_000.0,  # values are judged here, not speed
     "serve.suppress_impressions_hours": 24.0,
     "serve.prerank_size": 100,
-    "recall.candidates": 100,
+    "incremental.publish": False,  # this process does it
+    "incremental.spread_between_days": 1.0,
+    "incremental.auc_margin": 1.0,
+    "incremental.logloss_margin": 10.0,
+    "incremental.segment_margin": 1.0,
+    "incremental.resamples": 50,
+    "incremental.epochs": 3,
+    "incremental.learning_rate": 1.0,
 }
+EXPLORING = {"serve.explore_share": 0.2, "serve.explore_bonus": 2.0, "serve.explore_temperature": 0.5}
+SYSTEMS: dict[str, dict[str, float]] = {"static": {}, "learning": {}, "exploring": EXPLORING}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a simulation.
+
+    Attributes:
+        log_lists: lists that each user of the first log was shown in it. newcomers: share of the users of whom it has none.
+        drift: radians a day. new_items: share of the catalog that appears on later days.
+        lists: that each user asks for on a day.
+    """
+
+    users: int
+    items: int
+    log_lists: int
+    newcomers: float
+    drift: float
+    new_items: float
+    days: int
+    lists: int
 
 
 @dataclass
@@ -76,30 +122,33 @@ class Day:
 
     got: float = 0.0
     best: float = 0.0
+    random: float = 0.0
     lists: int = 0
     taken: int = 0
     events: int = 0
+    could: int = 0
     shown: Counter[int] = field(default_factory=Counter)
 
     @property
     def regret(self) -> float:
-        """Share of what the best lists would have had that was missed."""
+        """Share of the best lists' worth that was missed."""
         return 1.0 - self.got / self.best
 
 
 @dataclass
 class System:
-    """One of the two recommenders.
+    """One of the recommenders.
 
     Attributes:
-        met: user -> items that the user has met there.
-        days: in their order.
+        met: user -> items that the user has taken there.
+        days: in their order. nights: what came of each.
     """
 
     name: str
     settings: Settings
     met: list[set[int]]
     days: list[Day] = field(default_factory=list)
+    nights: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def serving(self) -> Iterator[FlaskClient]:
@@ -111,62 +160,105 @@ class System:
         finally:
             runtime.close()
 
-    def live_day(self, users: SimulatedUsers, start: int, lists: int, seed: int) -> None:
+    def live_day(self, world: World, lists: int, seed: int) -> None:
         """One day: every user asks for lists and answers them."""
-        day = Day()
+        number, day = len(self.days), Day()
+        takes, hidden = world.takes(number + 1), world.hidden(number)
+        day.could = len(world.appears) - len(hidden)
         self.days.append(day)
         with self.serving() as client:
             for turn in range(lists):
-                for user in tqdm(range(len(self.met)), f"{self.name}, day {len(self.days)}", leave=False):
-                    now = start + 3600 * (8 + 4 * turn) + user
-                    # the same luck for both systems
-                    luck = np.random.default_rng([seed, len(self.days), turn, user])
-                    self._one_list(client, users, user, now, day, luck)
+                for user in tqdm(range(len(self.met)), f"{self.name}, day {number + 1}", leave=False):
+                    now = FIRST + number * DAY + 3600 * (8 + 4 * turn) + user
+                    luck = np.random.default_rng([seed, number, turn, user])  # the same for every system
+                    self._one_list(client, takes[user], hidden, user, now, day, luck)
 
     def _one_list(
-        self, client: FlaskClient, users: SimulatedUsers, user: int, now: int, day: Day, luck: np.random.Generator
+        self,
+        client: FlaskClient,
+        takes: np.ndarray,
+        hidden: list[int],
+        user: int,
+        now: int,
+        day: Day,
+        luck: np.random.Generator,
     ) -> None:
-        answer = client.post("/ml/rec", json={"userid": user + 1, "size": SIZE, "now": now}).get_json()
+        # a first release does not know the newest part of its log, which picked its epoch: who asks says what was taken there
+        out = sorted({*hidden, *self.met[user]})
+        body = {"userid": user + 1, "size": SIZE, "now": now, "exclude": [item + 1 for item in out]}
+        # what exploration draws follows the request id, which names the moment: a run can be repeated
+        answer = client.post("/ml/rec", json=body, headers={"X-Request-ID": f"{now}-{user}"}).get_json()
         shown = [item["itemid"] - 1 for item in answer["item_list"]]
-        if answer["degraded"] or len(shown) != SIZE or self.met[user] & set(shown):
+        if answer["degraded"] or len(shown) != SIZE or set(out) & set(shown):
             raise RuntimeError(f"{self.name}: no proper list for user {user + 1}: {answer}")
-        got, best = users.regret(user, shown, self.met[user])
-        taken = users.answer(user, shown, luck)
-        day.got, day.best, day.lists, day.taken = day.got + got, day.best + best, day.lists + 1, day.taken + len(taken)
+        worth, taken = worth_of(takes, shown, out), taken_of(takes, shown, luck)
+        day.got, day.best, day.random = day.got + worth.got, day.best + worth.best, day.random + worth.random
+        day.lists, day.taken = day.lists + 1, day.taken + len(taken)
         day.shown.update(shown)
         about = {"userid": user + 1, "request_id": answer["request_id"]}
 
-        def event(kind: str, place: int, at: int, **more: Any) -> dict[str, Any]:
+        def event(kind: str, place: int, at: int) -> dict[str, Any]:
             name = f"{answer['request_id']}-{kind}-{place}"
-            return {**about, "event_id": name, "itemid": shown[place] + 1, "event": kind, "timestamp": at, **more}
+            return {**about, "event_id": name, "itemid": shown[place] + 1, "event": kind, "timestamp": at}
 
         events = [event("impression", place, now) for place in range(SIZE)]
-        events += [event("rating", one.place, now + 30 + one.place, value=one.stars) for one in taken]
+        events += [event("click", place, now + 30 + place) for place in taken]
         accepted = client.post("/ml/events", json={"events": events}).get_json()["accepted"]
         if accepted != len(events):
             raise RuntimeError(f"{self.name}: {accepted} of {len(events)} events were accepted")
         day.events += accepted
-        self.met[user].update(shown[one.place] for one in taken)
+        self.met[user].update(shown[place] for place in taken)
+
+    def night(self, job: DailyJob) -> None:
+        """The day's events become rows, and a model that has learned from them goes live."""
+        started, spent = time.perf_counter(), time.process_time()
+        archived = work(self.settings, until_empty=True)["archived"]
+        date = datetime.fromtimestamp(FIRST + (len(self.days) - 1) * DAY, UTC).date().isoformat()
+        rows = make_day(self.settings, date)["rows"]
+        result = job.run(date)
+        if result["outcome"] == "promoted":
+            publish(self.settings, result["release"])
+        self.nights.append(
+            {
+                "archived": archived,
+                "rows": rows,
+                "outcome": result["outcome"],
+                "seconds": round(time.perf_counter() - started, 1),
+                "cpu_seconds": round(time.process_time() - spent, 1),
+            }
+        )
 
 
-def write_log(
-    folder: Path, users: int, items: int, events: int, newcomers: float, seed: int
-) -> tuple[Path, pa.Table, Truth]:
-    """A generated log as a user's own: its YAML, its interactions, and the truth behind it."""
-    made = generate(users, items, events, seed)
-    log = made.interactions.filter(pc.less_equal(made.interactions[c.USER_ID], users - int(newcomers * users)))
-    terms = pa.array(["|".join(own) for own in made.items[c.TERMS].to_pylist()])
-    place = made.items.schema.get_field_index(c.TERMS)
-    write_table(folder / "items.parquet", made.items.set_column(place, c.TERMS, terms))
-    write_table(folder / "users.parquet", made.users)
-    write_table(folder / "log" / "0000.parquet", log.select([c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.RATING]))
+def first_log(world: World, sizes: Sizes, seed: int) -> pa.Table:
+    """Lists by popularity and chance that users were shown and answered, before anything was learned."""
+    random, takes = np.random.default_rng([seed, 11]), world.takes(0)
+    weight = np.where(world.appears > 0, -np.inf, world.truth.popularity)
+    rows: list[tuple[int, int, int, int]] = []
+    for user in range(sizes.users - int(sizes.newcomers * sizes.users)):
+        met: set[int] = set()
+        for at in np.sort(random.integers(START, FIRST - DAY, sizes.log_lists)):
+            drawn = np.argsort(-(weight + random.gumbel(size=len(weight))))
+            shown = [item for item in drawn.tolist() if item not in met][:SIZE]
+            taken = taken_of(takes[user], shown, random)
+            rows += [(user + 1, item + 1, int(at), int(place in taken)) for place, item in enumerate(shown)]
+            met.update(shown[place] for place in taken)
+    users, items, times, labels = (pa.array(column) for column in zip(*rows, strict=True))
+    return pa.table({c.USER_ID: users, c.ITEM_ID: items, c.TIMESTAMP: times, c.LABEL: labels})
+
+
+def write_log(folder: Path, log: pa.Table, users: pa.Table, items: pa.Table) -> Path:
+    """The log as a user's own: its YAML and its tables."""
+    terms = pa.array(["|".join(own) for own in items[c.TERMS].to_pylist()])
+    write_table(folder / "items.parquet", items.set_column(items.schema.get_field_index(c.TERMS), c.TERMS, terms))
+    write_table(folder / "users.parquet", users)
+    write_table(folder / "log.parquet", log)
     mapping = {
         "interactions": {
-            "file": "log/*.parquet",
+            "file": "log.parquet",
             "user": {"column": c.USER_ID},
             "item": {"column": c.ITEM_ID},
             "time": {"column": c.TIMESTAMP},
-            "labels": {"kind": "rating", "column": c.RATING},
+            "labels": {"kind": "outcome", "column": c.LABEL},
         },
         "items": {
             "file": "items.parquet",
@@ -182,125 +274,133 @@ def write_log(
         },
     }
     (folder / "loop.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
-    return folder / "loop.yaml", log, Truth(**made.truth)
+    return folder / "loop.yaml"
 
 
-def learned(system: System, folder: Path, date: str, number: int) -> dict[str, Any]:
-    """A night: the day's events become rows of the log, and a model that knows them goes live."""
-    started = time.perf_counter()
-    archived = work(system.settings, until_empty=True)
-    day = make_day(system.settings, date)
-    rows = read_table(Path(day["path"])).select([c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.RATING])
-    write_table(folder / "log" / f"{number:04d}.parquet", rows)
-    release = trained(system.settings)
-    publish(system.settings, release)
-    return {
-        "archived": archived["archived"],
-        "rows": day["rows"],
-        "release": release,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+def daily_job(settings: Settings) -> DailyJob:
+    """The daily job as s2_daily_job.py makes it, without its report."""
+    return DailyJob(settings, ChainScene(settings), Released(settings), reports=False)
 
 
-def trained(settings: Settings) -> str:
-    """Every offline stage, in a process of its own as at night; the release that it made."""
-    release: str = run_program("offline/s0_run_offline.py", ["--quiet"], settings)["release"]
+def first_release(settings: Settings, history: Path) -> str:
+    """The first training, from which every system begins."""
+    load_dataset(settings)
+    write_table(history, read_table(Workspace(settings).tables / "interactions.parquet"))
+    release: str = daily_job(settings).first(history)["release"]
     return release
 
 
-def simulate(
-    users: int, items: int, events: int, newcomers: float, days: int, lists: int, seed: int, picture: Path | None
-) -> dict[str, Any]:
-    """The simulation, in a temporary folder.
+def simulate(sizes: Sizes, seed: int, own: dict[str, Any]) -> dict[str, Any]:
+    """One seed, in a temporary folder: what each system's days were worth, and its nights.
 
     Args:
-        events: that the generator makes, those of newcomers included.
-        newcomers: share of the users of whom that log has no event.
-        lists: that each user asks for on a day.
-        picture: where the PNG goes.
+        own: settings that differ from `TRAINING`.
     """
+    made = generate(sizes.users, sizes.items, sizes.users * 5, seed)  # its events are not used
+    world = World.of(
+        Truth(**made.truth), drift=sizes.drift, new_items=sizes.new_items, days=max(1, sizes.days - 2), seed=seed
+    )
+    shown = first_log(world, sizes, seed)
+    known: list[set[int]] = [set() for _ in range(sizes.users)]
+    for user, item, label in zip(*(shown[name].to_pylist() for name in (c.USER_ID, c.ITEM_ID, c.LABEL)), strict=True):
+        if label:
+            known[user - 1].add(item - 1)
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="marquee-loop-")))
-        mapping, log, truth = write_log(folder / "data", users, items, events, newcomers, seed)
-        common = Settings().with_values(**{"data.dataset": str(mapping), "seed": seed, **TRAINING})
-        rows = zip(log[c.USER_ID].to_pylist(), log[c.ITEM_ID].to_pylist(), strict=True)
-        known: list[set[int]] = [set() for _ in range(users)]
-        for user, item in rows:
-            known[user - 1].add(item - 1)
-        systems = [
-            System(name, common.with_values(**{"data.store": str(folder / name)}), [set(own) for own in known])
-            for name in ("learning", "static")
-        ]
-        learning, static = systems
-        release = trained(learning.settings)
-        Workspace(static.settings).root.mkdir()
-        Workspace(static.settings).releases.symlink_to(Workspace(learning.settings).releases)
-        for system in systems:
-            opened.callback(embedded_redis.stop, Workspace(system.settings).online)
-            publish(system.settings, release)
-        people = SimulatedUsers.of(truth)
-        first = (int(pc.max(log[c.TIMESTAMP]).as_py()) // DAY + 1) * DAY
-        nights = []
-        for number in range(days):
-            start = first + number * DAY
-            for system in systems:
-                system.live_day(people, start, lists, seed)
-            if number + 1 < days:
-                date = datetime.fromtimestamp(start, UTC).date().isoformat()
-                nights.append(learned(learning, folder / "data", date, number + 1))
-    if picture is not None:
-        draw(picture, systems, items)
-    return result(
-        systems,
-        nights,
-        items,
-        {"users": users, "items": items, "events": len(log), "newcomers": newcomers, "lists_a_day": lists},
-    )
-
-
-def result(systems: list[System], nights: list[dict[str, Any]], items: int, sizes: dict[str, float]) -> dict[str, Any]:
-    """The benchmark's JSON: figures of the last days, and every day's."""
-    last = {system.name: system.days[-LAST_DAYS:] for system in systems}
-    figures = {
-        name: {
-            "regret": round(1 - sum(day.got for day in days) / sum(day.best for day in days), 4),
-            "expected_takes_a_list": round(sum(day.got for day in days) / sum(day.lists for day in days), 3),
-            "taken_a_list": round(sum(day.taken for day in days) / sum(day.lists for day in days), 3),
-            "coverage": round(len({item for day in days for item in day.shown}) / items, 4),
-        }
-        for name, days in last.items()
+        mapping = write_log(folder / "data", shown, made.users, made.items)
+        common = Settings().with_values(**{"data.dataset": str(mapping), "seed": seed, **TRAINING, **own})
+        release = first_release(common.with_values(**{"data.store": str(folder / "first")}), folder / "history.parquet")
+        systems, jobs = [], []
+        for name, values in SYSTEMS.items():
+            shutil.copytree(folder / "first", folder / name)
+            settings = common.with_values(**{"data.store": str(folder / name), **values})
+            opened.callback(embedded_redis.stop, Workspace(settings).online)
+            publish(settings, release)
+            systems.append(System(name, settings, [set(one) for one in known]))
+            jobs.append(daily_job(settings))
+        for number in range(sizes.days):
+            for system, job in zip(systems, jobs, strict=True):
+                system.live_day(world, sizes.lists, seed)
+                log.info("seed %d, day %d, %s: regret %.4f", seed, number + 1, system.name, system.days[-1].regret)
+                if system.name != "static" and number + 1 < sizes.days:
+                    system.night(job)
+                    log.info("seed %d, night %d, %s: %s", seed, number + 1, system.name, system.nights[-1])
+    return {
+        "seed": seed,
+        "log": {"rows": len(shown), "positives": int(pc.sum(shown[c.LABEL]).as_py())},
+        "ok": all(
+            [night["archived"] for night in system.nights] == [day.events for day in system.days[: len(system.nights)]]
+            for system in systems
+        ),
+        "systems": {system.name: _figures(system) for system in systems},
     }
-    by_day = {
-        system.name: {
-            "regret": [round(day.regret, 4) for day in system.days],
-            "coverage": [round(len(day.shown) / items, 4) for day in system.days],
-        }
-        for system in systems
+
+
+def _figures(system: System) -> dict[str, Any]:
+    after = system.days[1:]
+    best = sum(day.best for day in after)
+    return {
+        "regret": 1 - sum(day.got for day in after) / best,
+        "random_regret": 1 - sum(day.random for day in after) / best,
+        "expected_takes_a_list": sum(day.got for day in after) / sum(day.lists for day in after),
+        "coverage": len({item for day in after for item in day.shown}) / max(day.could for day in after),
+        "regret_by_day": [round(day.regret, 4) for day in system.days],
+        "coverage_by_day": [round(len(day.shown) / day.could, 4) for day in system.days],
+        "nights": system.nights,
+    }
+
+
+def result(sizes: Sizes, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The benchmark's JSON: mean and standard deviation over seeds, differences to `static` by seed with their 95 % t interval."""
+
+    def over(name: str, metric: str) -> np.ndarray:
+        return np.array([run["systems"][name][metric] for run in runs])
+
+    metrics = ("regret", "expected_takes_a_list", "coverage")
+    figures = {name: {metric: _spread(over(name, metric)) for metric in metrics} for name in SYSTEMS}
+    minus = {
+        name: {metric: _spread(over(name, metric) - over("static", metric)) for metric in metrics}
+        for name in SYSTEMS
+        if name != "static"
     }
     return {
         "name": "feedback_loop",
         "machine": machine(),
-        "ok": [night["archived"] for night in nights] == [day.events for day in systems[0].days[:-1]],
-        **sizes,
-        "days": len(systems[0].days),
-        "ours": figures["learning"],
+        "ok": all(run["ok"] for run in runs),
+        **asdict(sizes),
+        "seeds": len(runs),
+        "ours": figures["exploring"],
         "peer": figures["static"],
-        "ratio": {"regret": round(figures["learning"]["regret"] / figures["static"]["regret"], 3)},
-        "by_day": by_day,
-        "nights": nights,
+        "systems": figures,
+        "random": _spread(over("static", "random_regret")),
+        "minus_static": minus,
+        "runs": list(runs),
     }
 
 
-def draw(path: Path, systems: list[System], items: int) -> None:
-    """Regret and coverage over the days."""
+T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    """Mean, standard deviation and, of several seeds, the 95 % interval of the mean."""
+    found = {"mean": round(float(values.mean()), 4)}
+    if (many := len(values)) > 1:
+        half = T_975.get(many, 2.2) * float(values.std(ddof=1)) / np.sqrt(many)
+        found |= {
+            "sd": round(float(values.std(ddof=1)), 4),
+            "low": round(found["mean"] - half, 4),
+            "high": round(found["mean"] + half, 4),
+        }
+    return found
+
+
+def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Regret and coverage over the days, means over seeds."""
     figure, chart = axes("Regret over the days", "day", "share of the best lists' takes that was missed")
-    for system, colour in zip(systems, COLOURS, strict=False):
-        numbers = range(1, len(system.days) + 1)
-        chart.plot(
-            numbers, [day.regret for day in system.days], color=colour, marker="o", label=f"{system.name}: regret"
-        )
-        coverage = [len(day.shown) / items for day in system.days]
-        chart.plot(numbers, coverage, color=colour, linestyle=":", marker=".", label=f"{system.name}: coverage")
+    for name, colour in zip(SYSTEMS, COLOURS, strict=False):
+        for metric, style in (("regret", {"marker": "o"}), ("coverage", {"linestyle": ":", "marker": "."})):
+            values = np.mean([run["systems"][name][f"{metric}_by_day"] for run in runs], axis=0)
+            chart.plot(range(1, len(values) + 1), values, color=colour, label=f"{name}: {metric}", **style)
     chart.set_ylim(bottom=0)
     chart.legend(frameon=False, fontsize=8)
     save_figure(path, figure)
@@ -311,27 +411,31 @@ def main(argv: list[str] | None = None) -> None:
     end_on_sigterm()
     arguments = parser((__doc__ or "").strip())
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
-    arguments.add_argument("--users", type=int, default=200)
-    arguments.add_argument("--items", type=int, default=300)
-    arguments.add_argument(
-        "--events", type=int, default=6000, help="that the generator makes; those of newcomers are left out"
-    )
-    arguments.add_argument("--newcomers", type=float, default=0.5, help="share of the users whom the log does not know")
-    arguments.add_argument("--days", type=int, default=4)
+    arguments.add_argument("--users", type=int, default=150)
+    arguments.add_argument("--items", type=int, default=240)
+    arguments.add_argument("--log-lists", type=int, default=6, help="that each known user was shown in the first log")
+    arguments.add_argument("--newcomers", type=float, default=0.3, help="share of the users whom the log does not know")
+    arguments.add_argument("--drift", type=float, default=0.15, help="radians by which tastes turn a day")
+    arguments.add_argument("--new-items", type=float, default=0.25, help="share of the items that appear later")
+    arguments.add_argument("--days", type=int, default=5)
     arguments.add_argument("--lists", type=int, default=2, help="that each user asks for on a day")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--processes", type=int, default=1, help="seeds that run at once")
+    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of all systems")
     arguments.add_argument("--picture", type=Path, help="PNG of regret and coverage over the days")
 
     def step(settings: Settings, parsed: argparse.Namespace) -> dict[str, Any]:
-        return simulate(
-            parsed.users,
-            parsed.items,
-            parsed.events,
-            parsed.newcomers,
-            parsed.days,
-            parsed.lists,
-            settings.seed,
-            parsed.picture,
-        )
+        sizes = Sizes(**{name: getattr(parsed, name) for name in Sizes.__dataclass_fields__})
+        own = dict(one.split("=", 1) for one in parsed.set)
+        seeds = range(settings.seed, settings.seed + parsed.seeds)
+        if parsed.processes > 1:
+            with ProcessPoolExecutor(parsed.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+                runs = list(pool.map(simulate, *zip(*((sizes, seed, own) for seed in seeds), strict=True)))
+        else:
+            runs = [simulate(sizes, seed, own) for seed in seeds]
+        if parsed.picture is not None:
+            draw(parsed.picture, runs)
+        return result(sizes, runs)
 
     run_step("feedback_loop", arguments, step, argv)
 

@@ -1,41 +1,52 @@
-"""The feedback loop's users answer by the generator's truth."""
+"""The feedback loop's users answer by the generator's truth, in a world that moves."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from benchmarks.support.simulated_users import SimulatedUsers
+from benchmarks.support.simulated_users import World, taken_of, worth_of
 from offline.datasets.synthetic import Truth, generate
+
+DAYS = 4
 
 
 @pytest.fixture(scope="module")
-def people() -> SimulatedUsers:
-    return SimulatedUsers.of(Truth(**generate(20, 60, 400, seed=1).truth))
+def world() -> World:
+    truth = Truth(**generate(20, 60, 400, seed=1).truth)
+    return World.of(truth, drift=0.2, new_items=0.25, days=DAYS, seed=1)
 
 
-def test_the_best_list_of_what_is_left_has_no_regret(people: SimulatedUsers) -> None:
-    met = {1, 5, 9}
-    left = [item for item in np.argsort(-people.takes[3]).tolist() if item not in met]
-    got, best = people.regret(3, left[:10], met)
-    assert got == pytest.approx(best)
-    worse, best_again = people.regret(3, left[-10:], met)
-    assert best_again == pytest.approx(best)
-    assert worse < best
+def test_the_best_list_of_what_is_left_misses_nothing(world: World) -> None:
+    takes, out = world.takes(0)[3], {1, 5, 9}
+    left = [item for item in np.argsort(-takes).tolist() if item not in out]
+    best, worst = worth_of(takes, left[:10], out), worth_of(takes, left[-10:], out)
+    assert best.got == pytest.approx(best.best) and worst.best == pytest.approx(best.best)
+    assert worst.got < best.random == worst.random < best.got
 
 
-def test_users_take_what_they_like_more_often(people: SimulatedUsers) -> None:
-    user = 4
-    order = np.argsort(-people.takes[user])
-    good, bad = order[:10].tolist(), order[-10:].tolist()
+def test_users_take_what_they_like_more_often(world: World) -> None:
+    takes = world.takes(0)[4]
+    order = np.argsort(-takes)
     taken = [
-        sum(len(people.answer(user, shown, np.random.default_rng(seed))) for seed in range(50)) for shown in (good, bad)
+        sum(len(taken_of(takes, shown, np.random.default_rng(seed))) for seed in range(50))
+        for shown in (order[:10].tolist(), order[-10:].tolist())
     ]
     assert taken[0] > 1.5 * taken[1]
 
 
-def test_an_answer_names_places_of_the_list_and_stars(people: SimulatedUsers) -> None:
-    for seed in range(20):
-        for one in people.answer(seed, range(10), np.random.default_rng(seed)):
-            assert one.place in range(10)
-            assert one.stars in (1.0, 2.0, 3.0, 4.0, 5.0)
+def test_items_appear_on_their_day_and_stay(world: World) -> None:
+    hidden = [set(world.hidden(day)) for day in range(DAYS + 1)]
+    assert len(hidden[0]) == 15 and not hidden[DAYS]
+    assert all(later < earlier for earlier, later in pairwise(hidden))
+
+
+def test_tastes_turn_and_those_of_all_users_together_stay(world: World) -> None:
+    first, later = world.takes(0), world.takes(3)
+    like = [np.corrcoef(one, other)[0, 1] for one, other in zip(first, later, strict=True)]
+    assert 0.2 < np.mean(like) < 0.99
+    assert later.mean() == pytest.approx(first.mean(), rel=0.3)
+    still = World.of(world.truth, drift=0.0, new_items=0.0, days=DAYS, seed=1)
+    assert np.array_equal(still.takes(0), still.takes(DAYS)) and not still.hidden(0)
