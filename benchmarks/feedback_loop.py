@@ -385,7 +385,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     """Mean, standard deviation and, of several seeds, the 95 % interval of the mean."""
     found = {"mean": round(float(values.mean()), 4)}
     if (many := len(values)) > 1:
-        half = T_975.get(many, 2.2) * float(values.std(ddof=1)) / np.sqrt(many)
+        half = float(T_975.get(many, 2.2) * values.std(ddof=1) / np.sqrt(many))
         found |= {
             "sd": round(float(values.std(ddof=1)), 4),
             "low": round(found["mean"] - half, 4),
@@ -396,12 +396,13 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 def draw(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """Regret and coverage over the days, means over seeds."""
-    figure, chart = axes("Regret over the days", "day", "share of the best lists' takes that was missed")
+    figure, chart = axes("Regret and coverage over the days", "day", "regret; share of items shown")
     for name, colour in zip(SYSTEMS, COLOURS, strict=False):
         for metric, style in (("regret", {"marker": "o"}), ("coverage", {"linestyle": ":", "marker": "."})):
             values = np.mean([run["systems"][name][f"{metric}_by_day"] for run in runs], axis=0)
             chart.plot(range(1, len(values) + 1), values, color=colour, label=f"{name}: {metric}", **style)
     chart.set_ylim(bottom=0)
+    chart.set_xticks(range(1, len(runs[0]["systems"]["static"]["regret_by_day"]) + 1))
     chart.legend(frameon=False, fontsize=8)
     save_figure(path, figure)
 
