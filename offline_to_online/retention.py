@@ -63,29 +63,27 @@ def prune(settings: Settings, stores: Stores, parts: Sequence[Part]) -> list[str
     return dropped
 
 
-def stale_on_disk(settings: Settings, stores: Stores, parts: Sequence[Part], publishing: str = "") -> list[str]:
+def stale_on_disk(settings: Settings, stores: Stores, parts: Sequence[Part], live: str) -> list[str]:
     """Releases of the daily job that nobody needs on disk any more, oldest first.
 
     The `incremental.keep_releases` newest stay, and so does every release that the stores keep or hold (the live one and those that
-    one can roll back to among them), that is newer than `publishing` (it may be about to be published), or that was not made by the
-    daily job: a person made it and removes it.
-
-    Args:
-        publishing: the release that is live, or is about to be.
+    one can roll back to among them), that is newer than `live` (it may be about to be published), or that was not made by the daily
+    job: a person made it and removes it.
     """
     keep, known = settings.incremental.keep_releases, list_releases(settings)
-    if not keep or publishing not in known:
+    if not keep or live not in known:
         return []
-    now, history = time.time(), stores.users.history(settings.scene)
-    needed = {
-        publishing,
-        *kept_releases(history, settings.stores.keep_releases, now, GRACE_S),
-        *held_releases(settings, stores, parts),
-        *known[known.index(publishing) :],
-    }
     folder = Workspace(settings).releases
     made = [release for release in known if "incremental" in read_json(folder / release / MANIFEST)]
-    return [release for release in made[: max(len(made) - keep, 0)] if release not in needed]
+    older = made[: max(len(made) - keep, 0)]
+    if not older:  # the common case: nothing to ask the stores for
+        return []
+    needed = {
+        *kept_releases(stores.users.history(settings.scene), settings.stores.keep_releases, time.time(), GRACE_S),
+        *held_releases(settings, stores, parts),
+        *known[known.index(live) :],
+    }
+    return [release for release in older if release not in needed]
 
 
 def prune_disk(settings: Settings, stores: Stores, parts: Sequence[Part], live: str) -> list[str]:

@@ -94,10 +94,11 @@ class ChainScene:
 
     def ready(self, rows: pa.Table, vocabularies: Vocabularies) -> pa.Table:
         events = self.log.as_events(rows)
-        # a day that is learned late is seen as on its own date: later days do not teach it what is alike
-        today = str(dates_of(events[c.TIMESTAMP].to_numpy().max(keepdims=True))[0])
-        learned = [date for date in self.log.learned_days() if date < today] if self.log.begun() else []
-        known = self.log.events(learned) if self.log.begun() else events.slice(0, 0)
+        known = events.slice(0, 0)
+        if self.log.begun():
+            # a day that is learned late is seen as on its own date: later days do not teach it what is alike
+            today = str(dates_of(events[c.TIMESTAMP].to_numpy().max(keepdims=True))[0])
+            known = self.log.events([date for date in self.log.learned_days() if date < today])
         with tempfile.TemporaryDirectory(prefix="ready-", dir=_made(self.log.state)) as place:
             own = self.workspace_of(Path(place))
             first = self.log.lay_out(own, known, events, c.TEST)

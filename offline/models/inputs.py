@@ -150,9 +150,8 @@ def _sums_beside(projections: Projections, fields: Fields) -> tuple[tuple[Tensor
     if fields.by_id is not None and projections.change_nothing:
         return (fields.by_id.sums.vectors, fields.by_id.sums.squares), fields
     met = projections(fields.blocks)
-    if (
-        fields.by_id is None and len(fields.blocks) == 1 and met is fields.blocks[0]
-    ):  # nothing was projected: they are what others read
+    # where nothing was projected, they are what others read
+    if fields.by_id is None and len(fields.blocks) == 1 and met is fields.blocks[0]:
         sums, squares, passed = field_sums_beside(met)
         return (sums, squares), Fields((passed,))
     return field_sums(met), fields

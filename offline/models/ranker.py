@@ -75,8 +75,7 @@ class Member(nn.Module):
         super().__init__()
         self.config = config
         entry = architecture(config.model)
-        tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
-        options = options_of(config.model, changes=tuples)
+        options = options_of(config.model, changes=config.options)
         self.trunk = Trunk(spec, config.rows, reads=entry.reads(options))
         self.heads = nn.ModuleDict({head: entry.build(self.trunk.shape(head), options) for head in config.heads})
 

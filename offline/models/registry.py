@@ -88,6 +88,9 @@ def architecture(name: str) -> Architecture:
 def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
     """The options of a preset, with some replaced.
 
+    Args:
+        changes: option -> value; a list, as YAML and JSON have it, stands for a tuple.
+
     Raises:
         SettingsError: no such model, preset or option, or an option of the wrong type.
     """
@@ -95,7 +98,7 @@ def options_of(name: str, preset: str = "default", changes: Mapping[str, Any] | 
     if preset not in entry.presets:
         known = ", ".join(entry.presets)
         raise SettingsError(f"model {name!r} has no preset {preset!r}; there are {known}", field="rank.preset")
-    changes = changes or {}
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in (changes or {}).items()}
     there = [field.name for field in fields(entry.options)]
     unknown = sorted(set(changes) - set(there))
     if unknown:

@@ -198,7 +198,7 @@ def new_ranker(config: TrainConfig, parts: EncodedParts) -> Ranker:
     """
     model, encoder = config.model, parts.encoder
     torch.manual_seed(config.training.seed)
-    options = options_to_json(options_of(model.name, model.preset, _options(config)))
+    options = options_to_json(options_of(model.name, model.preset, model.options))
     network = NetworkConfig(model.name, options, encoder.rows, model.members, encoder.id_types, ("like",))
     try:
         made = Ranker(encoder.spec, network)
@@ -257,16 +257,12 @@ def _begin(folder: Path, config: TrainConfig, resume: bool) -> None:
 
 def _check_names(config: TrainConfig) -> None:
     """Refuses names of models, specs and files that do not exist while there is no run yet that would stand in the way."""
-    options_of(config.model.name, config.model.preset, _options(config))
+    options_of(config.model.name, config.model.preset, config.model.options)
     if not config.training.warm_start:
         load_spec(config.features.spec)
     for part in () if config.data.reader else PARTS:  # a reader of one's own may read from anywhere
         if given := config.data.paths(part):  # type: ignore[arg-type]
             find_files(given)
-
-
-def _options(config: TrainConfig) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.model.options.items()}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

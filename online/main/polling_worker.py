@@ -27,16 +27,12 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-READY_ONCE = (
-    select.EPOLLIN | select.EPOLLONESHOT
-)  # one thread is woken; nobody else until the connection is armed again
+# one thread is woken; nobody else until the connection is armed again
+READY_ONCE = select.EPOLLIN | select.EPOLLONESHOT
 HEARTBEAT_S = 1.0
 PAUSE_S = 0.05
-GONE_AGAIN = (
-    errno.EAGAIN,
-    errno.EWOULDBLOCK,
-    errno.ECONNABORTED,
-)  # another process of this server was faster, or it left
+# another process of this server was faster, or the client left
+GONE_AGAIN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED)
 
 
 class WholeAnswer(wsgi.Response):

@@ -96,15 +96,8 @@ class RedisLink:
         if timeout <= 0:
             raise StoreUnavailable(f"{self.place}: no time left to ask")
         deadline = time.monotonic() + timeout
-        with self._errors():
-            connection = self._taken(timeout)
-            try:
-                replies = _exchanged(connection, commands, timeout, deadline)
-            except BaseException:
-                self._dropped(connection)
-                raise
-        self._free.append(connection)
-        return replies
+        with self._errors(), self._connected(timeout) as connection:
+            return _exchanged(connection, commands, timeout, deadline)
 
     def stream(self, commands: Iterable[Command], timeout: float, ahead: int) -> Iterator[Any]:
         """Sends commands as they come and yields their replies in order, with at most `ahead` replies outstanding: while Redis
