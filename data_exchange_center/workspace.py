@@ -41,6 +41,8 @@ class Workspace:
         self.raw = self.root / "raw" / self.dataset
         self.offline = self.root / "offline" / self.dataset
         self.tables = self.offline / "tables"
+        self.days = self.offline / "days"
+        self.incremental = self.offline / "incremental"
         self.run = self.offline / f"{settings.split.protocol}-{settings.split.holdout}"
         self.split = self.run / "split"
         self.features = self.run / "features"

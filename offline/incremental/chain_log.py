@@ -40,8 +40,8 @@ class ChainLog:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.workspace = settings, Workspace(settings)
         self.base = self.workspace.offline / "log" / "base.parquet"
-        self.archive = DayArchive(self.workspace.offline / "days")
-        self.state = self.workspace.offline / "incremental"
+        self.archive = DayArchive(self.workspace.days)
+        self.state = self.workspace.incremental
 
     @cached_property
     def info(self) -> DatasetInfo:

@@ -116,14 +116,8 @@ class Released:
             note = find_release(self.settings, live, verify=False).manifest.get("incremental", {})
         except ReleaseError:
             return False
-        weights = (
-            Workspace(self.settings).offline
-            / "incremental"
-            / "runs"
-            / str(note.get("run", ""))
-            / NETWORK
-            / WEIGHTS_FILE
-        )
+        run = Workspace(self.settings).incremental / "runs" / str(note.get("run", ""))
+        weights = run / NETWORK / WEIGHTS_FILE
         return weights.is_file() and sha256(weights) == note.get("network_sha256")
 
     def _packed_before(self, note: Mapping[str, Any]) -> str:

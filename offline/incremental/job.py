@@ -66,9 +66,9 @@ class DailyJob:
     def __init__(self, settings: Settings, scene: Scene, delivery: Delivery, *, reports: bool = True) -> None:
         self.settings, self.scene, self.delivery, self.reports = settings, scene, delivery, reports
         self.chosen = settings.incremental
-        offline = Workspace(settings).offline
-        self.folder = offline / "incremental"
-        self.days = DayArchive(offline / "days")
+        workspace = Workspace(settings)
+        self.folder = workspace.incremental
+        self.days = DayArchive(workspace.days)
         self.replay = Replay(self.folder / "replay", self.chosen.replay_days, self.chosen.replay_rows)
 
     def first(self, history: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def make_day(settings: Settings, date: str, kind: Kind | None = None) -> dict[st
         DataUnavailable: nothing happened on the day, as far as the archive knows.
     """
     chosen, archive = settings.events, EventArchive(archive_folder(settings))
-    days = DayArchive(Workspace(settings).offline / "days")
+    days = DayArchive(Workspace(settings).days)
     path, day = days.path(date), Date.fromisoformat(date)
     kind = kind or kind_of(settings)
     if path.exists():
